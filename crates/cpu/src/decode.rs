@@ -1,0 +1,285 @@
+//! From bytes to blocks: iced-x86 reads the encoding, the instruction table
+//! ([`crate::ops`]) names the handler, [`Build`] fills in the operands.
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+
+use crate::cache::Mode;
+use crate::op::{EA_16, EA_32, EA_LEGACY, EA_SEG, Handler, Op};
+use crate::ops;
+use crate::state::Regs;
+use crate::{Cpu, Model};
+
+/// Instructions in a block at most.
+const MAX_OPS: usize = 64;
+/// Bytes of an instruction at most (*SDM vol. 2A §2.3.11*).
+pub const MAX_LEN: usize = 15;
+
+/// What decoding at some place gave.
+#[derive(Debug)]
+pub enum Decoded {
+    /// A run of instructions.
+    Run(Run),
+    /// The bytes end inside the first instruction: give those of the next page too.
+    Incomplete,
+}
+
+/// A run of decoded instructions.
+#[derive(Debug)]
+pub struct Run {
+    /// The instructions.
+    pub ops: Box<[Op]>,
+    /// Bytes they take.
+    pub len: usize,
+    /// See [`crate::cache::Block::linkable`].
+    pub linkable: bool,
+}
+
+/// Decodes a block from `bytes`, whose first byte lies at offset `off` of its
+/// page. With `single`, only one instruction, which may leave the page.
+pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -> Decoded {
+    let bits = [16, 32, 64][mode as usize];
+    // IP relative to the page: branch targets and RIP-relative addresses come
+    // out relative to it too.
+    let mut decoder = Decoder::with_ip(bits, bytes, u64::from(off), DecoderOptions::NONE);
+    let mut ops = Vec::new();
+    let mut insn = Instruction::default();
+    let mut used = 0;
+    let mut linkable = true;
+    while ops.len() < MAX_OPS && decoder.can_decode() {
+        decoder.decode_out(&mut insn);
+        if insn.is_invalid() {
+            match decoder.last_error() {
+                // Fifteen bytes were there and still not enough: #GP (SDM vol. 2A §2.3.11).
+                DecoderError::NoMoreBytes if bytes.len() - used >= MAX_LEN => {
+                    ops.push(plain(ops::too_long, off as usize + used, 1));
+                    used += 1;
+                }
+                DecoderError::NoMoreBytes if ops.is_empty() && !single => return Decoded::Incomplete,
+                // The rest of the instruction is in the next page: a block of its own.
+                DecoderError::NoMoreBytes if !ops.is_empty() => break,
+                _ => {
+                    let len = (decoder.position() - used).clamp(1, MAX_LEN);
+                    ops.push(plain(ops::undefined, off as usize + used, len));
+                    used += len;
+                }
+            }
+            break;
+        }
+        let at = off as usize + used;
+        let (op, end) = build(cpu, &insn, at as u16, mode);
+        ops.push(op);
+        used += insn.len();
+        linkable = end != End::Change;
+        if end != End::None || single {
+            break;
+        }
+    }
+    Decoded::Run(Run { ops: ops.into_boxed_slice(), len: used, linkable })
+}
+
+/// An op without operands.
+fn plain(run: Handler, off: usize, len: usize) -> Op {
+    Op {
+        run,
+        disp: 0,
+        imm: 0,
+        off: off as u16,
+        len: len as u8,
+        ea: 0,
+        dst: 0,
+        src: 0,
+        aux: 0,
+        base: Regs::ZERO,
+        index: Regs::ZERO,
+        scale: 0,
+        seg: 3,
+        misc: 0,
+    }
+}
+
+/// How an instruction ends its block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    None,
+    /// A near branch.
+    Branch,
+    /// Translation, mode or privilege may change.
+    Change,
+}
+
+fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode) -> (Op, End) {
+    let op = plain(ops::undefined, off as usize, insn.len());
+    let Some(row) = ops::row(insn.mnemonic()) else {
+        return (Op { run: ops::unimplemented, ..op }, End::Change);
+    };
+    // An encoding of an extension that the model lacks is undefined; one with
+    // a memory destination takes LOCK only if the row says so.
+    if !cpu.model.supports(insn) || insn.has_lock_prefix() && !lock_allowed(row, insn) {
+        return (op, End::Change);
+    }
+    let mut build = Build { insn, mode, cpu, op };
+    build.memory();
+    let handler = (row.build)(&mut build);
+    let op = build.op;
+    match handler {
+        Some(run) => (Op { run, ..op }, end_of(row, insn)),
+        None => (op, End::Change),
+    }
+}
+
+fn end_of(row: &ops::Row, insn: &Instruction) -> End {
+    use FlowControl::{Call, ConditionalBranch, IndirectBranch, IndirectCall, Return, UnconditionalBranch};
+    match insn.flow_control() {
+        _ if row.ends => End::Change,
+        FlowControl::Next => End::None,
+        ConditionalBranch | UnconditionalBranch | Call | IndirectBranch | IndirectCall | Return => {
+            End::Branch
+        }
+        _ => End::Change,
+    }
+}
+
+fn lock_allowed(row: &ops::Row, insn: &Instruction) -> bool {
+    row.lock && insn.op0_kind() == OpKind::Memory
+}
+
+/// One instruction on its way to an [`Op`].
+pub struct Build<'a> {
+    /// What iced-x86 read.
+    pub insn: &'a Instruction,
+    /// Decoding mode.
+    pub mode: Mode,
+    /// The processor, for thunks and the model.
+    pub cpu: &'a mut Cpu,
+    /// The op so far: place, length and memory operand are filled in.
+    pub op: Op,
+}
+
+impl Build<'_> {
+    /// The model the processor implements.
+    pub fn model(&self) -> &Model {
+        &self.cpu.model
+    }
+
+    /// True if operand `n` is memory (other than a string instruction's).
+    pub fn is_mem(&self, n: u32) -> bool {
+        n < self.insn.op_count() && self.insn.op_kind(n) == OpKind::Memory
+    }
+
+    /// True if operand `n` is a register.
+    pub fn is_reg(&self, n: u32) -> bool {
+        n < self.insn.op_count() && self.insn.op_kind(n) == OpKind::Register
+    }
+
+    /// True if operand `n` is an immediate of any kind.
+    pub fn is_imm(&self, n: u32) -> bool {
+        n < self.insn.op_count()
+            && !matches!(
+                self.insn.op_kind(n),
+                OpKind::Register
+                    | OpKind::Memory
+                    | OpKind::NearBranch16
+                    | OpKind::NearBranch32
+                    | OpKind::NearBranch64
+                    | OpKind::FarBranch16
+                    | OpKind::FarBranch32
+            )
+            && self.insn.try_immediate(n).is_ok()
+    }
+
+    /// Byte offset of operand `n`, a general register, into [`Regs`].
+    pub fn reg(&self, n: u32) -> u8 {
+        gpr_offset(self.insn.op_register(n))
+    }
+
+    /// Number of operand `n`'s register in its class (XMM3 → 3, CR4 → 4, DS → 3).
+    pub fn reg_number(&self, n: u32) -> u8 {
+        self.insn.op_register(n).number() as u8
+    }
+
+    /// Width in bytes of operand `n`, a general register or memory.
+    pub fn width(&self, n: u32) -> usize {
+        match self.insn.op_kind(n) {
+            OpKind::Register => self.insn.op_register(n).size(),
+            OpKind::Memory => self.insn.memory_size().size(),
+            _ => 0,
+        }
+    }
+
+    /// Puts the immediate operand `n` into `op.imm`, sign-extended as encoded.
+    /// 64-bit immediates do not fit and go to `op.disp` by their builder.
+    pub fn imm(&mut self, n: u32) {
+        self.op.imm = self.insn.immediate(n) as i32;
+    }
+
+    /// Fills in the memory operand, if there is one.
+    fn memory(&mut self) {
+        let Some(_) = (0..self.insn.op_count()).find(|&n| self.insn.op_kind(n) == OpKind::Memory) else {
+            return;
+        };
+        let (base, index) = (self.insn.memory_base(), self.insn.memory_index());
+        self.op.disp = self.insn.memory_displacement64();
+        self.op.scale = self.insn.memory_index_scale().trailing_zeros() as u8;
+        self.op.base = match base {
+            Register::None => Regs::ZERO,
+            Register::RIP | Register::EIP => Regs::PAGE_IP,
+            base => gpr_offset(base),
+        };
+        // A vector index (gather) is the builder's business.
+        self.op.index = if index.is_gpr() { gpr_offset(index) } else { Regs::ZERO };
+        let address = match base {
+            Register::EIP => 4,
+            Register::None | Register::RIP if !index.is_gpr() => self.insn.memory_displ_size().min(8),
+            Register::None | Register::RIP => index.size() as u32,
+            base => base.size() as u32,
+        };
+        self.segment(self.insn.memory_segment(), address);
+    }
+
+    /// Notes segment and address size (bytes) of the memory operand.
+    pub fn segment(&mut self, segment: Register, address: u32) {
+        self.op.seg = segment.number() as u8;
+        self.op.ea = 0;
+        if self.mode == Mode::Bits64 {
+            if matches!(segment, Register::FS | Register::GS) {
+                self.op.ea |= EA_SEG;
+            }
+            if address == 4 {
+                self.op.ea |= EA_32;
+            }
+        } else {
+            self.op.ea = EA_LEGACY | if address == 2 { EA_16 } else { EA_32 };
+        }
+    }
+
+    /// Bytes of an implicit address (string instructions, XLAT): the address size.
+    pub fn address_size(&self) -> u32 {
+        use iced_x86::CodeSize;
+        let default = [2, 4, 8][self.mode as usize];
+        match self.insn.op_kinds().find_map(string_address) {
+            Some(size) => size,
+            None if self.insn.code_size() == CodeSize::Unknown => default,
+            None => default,
+        }
+    }
+}
+
+fn string_address(kind: OpKind) -> Option<u32> {
+    Some(match kind {
+        OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => 2,
+        OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => 4,
+        OpKind::MemorySegRSI | OpKind::MemorySegRDI | OpKind::MemoryESRDI => 8,
+        _ => return None,
+    })
+}
+
+/// Byte offset of a general register into [`Regs`].
+pub fn gpr_offset(register: Register) -> u8 {
+    match register {
+        Register::AH | Register::CH | Register::DH | Register::BH => {
+            (register as u8 - Register::AH as u8) * 8 + 1
+        }
+        // iced numbers 8-bit registers AL, CL, DL, BL, AH, …, SPL, …: go by the full register.
+        register => register.full_register().number() as u8 * 8,
+    }
+}

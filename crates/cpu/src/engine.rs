@@ -1,0 +1,458 @@
+//! The loop that runs blocks and attends to requests.
+
+use std::sync::atomic::Ordering;
+
+use arch::Exception;
+use arch::paging::PAGE_MASK;
+use arch::regs::{dr6, dr7, rflags};
+
+use crate::cache::{Block, BlockId, Cache, Mode, NONE};
+use crate::decode::{self, Decoded};
+use crate::op::Flow;
+use crate::shared::request;
+use crate::{Activity, Cpu};
+
+/// Why [`Engine::run`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The budget of instructions is used up.
+    Budget,
+    /// Nothing to do until an interrupt: [`Activity::Halted`] or [`Activity::WaitForSipi`].
+    Idle,
+    /// A triple fault: the processor has shut down.
+    Shutdown,
+    /// Somebody asked for the processor ([`request::EXIT`]).
+    Requested,
+}
+
+/// A processor and its decoded code.
+pub struct Engine {
+    /// The processor.
+    pub cpu: Cpu,
+    cache: Cache,
+}
+
+/// Requests that are attended to whatever RFLAGS.IF says.
+const UNMASKED: u32 = request::INIT | request::SIPI | request::CODE | request::EXIT;
+
+impl Cpu {
+    /// Requests that would be attended to now.
+    #[inline(always)]
+    fn attention(&self) -> u32 {
+        let mut mask = UNMASKED;
+        if self.s.rflags & rflags::IF != 0 {
+            mask |= request::INTERRUPT | request::EXT_INT;
+        }
+        if !self.nmi_blocked {
+            mask |= request::NMI;
+        }
+        self.shared.pending.load(Ordering::Relaxed) & mask
+    }
+
+    /// Requests that end a wait, for [`crate::Shared::wait`].
+    pub fn wake_mask(&self) -> u32 {
+        match self.activity {
+            Activity::WaitForSipi => request::INIT | request::SIPI | request::EXIT,
+            Activity::Shutdown => request::INIT | request::NMI | request::EXIT,
+            _ => {
+                let mut mask = request::INIT | request::EXIT;
+                if self.s.rflags & rflags::IF != 0 {
+                    mask |= request::INTERRUPT | request::EXT_INT;
+                }
+                if !self.nmi_blocked {
+                    mask |= request::NMI;
+                }
+                mask
+            }
+        }
+    }
+
+    /// True if instructions must be executed one at a time.
+    #[inline(always)]
+    fn stepping(&self) -> bool {
+        self.shadow
+            || self.s.rflags & (rflags::TF | rflags::RF) != 0
+            || self.pending_db != 0
+            || self.s.dr7 & dr7::ENABLES != 0
+    }
+
+    /// Decoding mode of the current code segment.
+    pub(crate) fn mode(&self) -> Mode {
+        if self.s.long64() {
+            Mode::Bits64
+        } else if self.s.seg[1].attr.big() {
+            Mode::Bits32
+        } else {
+            Mode::Bits16
+        }
+    }
+}
+
+impl Engine {
+    /// An engine for a processor.
+    pub fn new(cpu: Cpu) -> Self {
+        Engine { cpu, cache: Cache::default() }
+    }
+
+    /// Executes up to about `budget` instructions.
+    pub fn run(&mut self, budget: u64) -> Exit {
+        self.cpu.shared.set_idle(false);
+        let exit = self.run_until(self.cpu.retired.saturating_add(budget));
+        self.cpu.shared.retired.store(self.cpu.retired, Ordering::Relaxed);
+        self.cpu.shared.set_idle(true);
+        exit
+    }
+
+    fn run_until(&mut self, end: u64) -> Exit {
+        loop {
+            if self.cpu.attention() != 0
+                && let Some(exit) = self.attend()
+            {
+                return exit;
+            }
+            match self.cpu.activity {
+                Activity::Active => {}
+                Activity::Shutdown => return Exit::Shutdown,
+                Activity::Halted | Activity::WaitForSipi => return Exit::Idle,
+            }
+            if self.cpu.retired >= end {
+                return Exit::Budget;
+            }
+            if self.cpu.stepping() {
+                self.step();
+            } else if let Err(exception) = self.blocks(end) {
+                self.cpu.raise(exception);
+            }
+        }
+    }
+
+    /// Attends to requests in the order of *SDM vol. 3A table 6-2*.
+    fn attend(&mut self) -> Option<Exit> {
+        let cpu = &mut self.cpu;
+        let shared = cpu.shared.clone();
+        let take = |bit: u32| shared.pending.fetch_and(!bit, Ordering::SeqCst) & bit != 0;
+        if take(request::CODE) {
+            // The epoch first: what is announced later comes with a new request.
+            let epoch = cpu.ram.code().epoch();
+            let written = shared.take_written();
+            if !written.is_empty() {
+                written.iter().for_each(|&(page, granules)| self.cache.invalidate(page, granules));
+                cpu.jumps.clear();
+            }
+            let code = cpu.ram.code().clone();
+            cpu.tlb.slow_writes(|gpa| code.has_code(gpa >> 12));
+            shared.set_seen(epoch);
+        }
+        if take(request::EXIT) {
+            return Some(Exit::Requested);
+        }
+        if take(request::INIT) {
+            cpu.init();
+            return None;
+        }
+        if shared.pending.load(Ordering::SeqCst) & request::SIPI != 0 && take(request::SIPI) {
+            cpu.start_up(shared.sipi_vector.load(Ordering::SeqCst) as u8);
+        }
+        if cpu.activity == Activity::WaitForSipi || cpu.shadow || cpu.pending_db != 0 {
+            return None;
+        }
+        if !cpu.nmi_blocked && take(request::NMI) {
+            if cpu.activity == Activity::Shutdown {
+                return None;
+            }
+            cpu.activity = Activity::Active;
+            cpu.deliver_nmi();
+            return None;
+        }
+        if cpu.s.rflags & rflags::IF != 0 && cpu.activity != Activity::Shutdown {
+            if let Some(vector) = cpu.acknowledge_interrupt() {
+                cpu.activity = Activity::Active;
+                cpu.deliver_interrupt(vector);
+            }
+        }
+        None
+    }
+
+    /// Executes one instruction with everything that single-stepping,
+    /// breakpoints and shadows ask for (*SDM vol. 3B §17.3*).
+    fn step(&mut self) {
+        let resumed = self.cpu.s.rflags & rflags::RF != 0;
+        if self.cpu.pending_db != 0 && !self.cpu.shadow {
+            self.cpu.raise(Exception::DB);
+            return;
+        }
+        if !resumed && self.instruction_breakpoint() {
+            self.cpu.raise(Exception::DB);
+            return;
+        }
+        let (traced, shadow) = (self.cpu.s.rflags & rflags::TF != 0, self.cpu.shadow);
+        self.cpu.shadow = false;
+        self.cpu.s.rflags &= !rflags::RF;
+        let retired = self.cpu.retired;
+        match self.one() {
+            Ok(()) => {
+                if traced && self.cpu.retired != retired {
+                    self.cpu.pending_db |= dr6::BS;
+                }
+                // An instruction under a shadow may not prolong it for ever.
+                if shadow && self.cpu.shadow {
+                    self.cpu.shadow = false;
+                }
+                if self.cpu.pending_db != 0 && !self.cpu.shadow {
+                    self.cpu.raise(Exception::DB);
+                }
+            }
+            Err(exception) => {
+                if resumed {
+                    self.cpu.s.rflags |= rflags::RF;
+                }
+                self.cpu.raise(exception);
+            }
+        }
+    }
+
+    fn instruction_breakpoint(&mut self) -> bool {
+        let cpu = &mut self.cpu;
+        if cpu.s.dr7 & dr7::ENABLES == 0 {
+            return false;
+        }
+        let la = cpu.s.rip.wrapping_add(cpu.s.seg[1].base);
+        let mut hit = 0;
+        for i in 0..4 {
+            let enabled = cpu.s.dr7 >> (2 * i) & 3 != 0;
+            if enabled && cpu.s.dr7 >> (16 + 4 * i) & 3 == 0 && cpu.s.dr[i] == la {
+                hit |= 1 << i;
+            }
+        }
+        cpu.pending_db |= hit;
+        hit != 0
+    }
+
+    /// One instruction.
+    fn one(&mut self) -> Result<(), Exception> {
+        let id = self.find()?;
+        let Some(block) = self.cache.block(id) else { return Ok(()) };
+        let cpu = &mut self.cpu;
+        cpu.s.regs.set_page_ip(cpu.s.rip.wrapping_sub(block.gpa & 0xfff));
+        let op = &block.ops[0];
+        let flow = (op.run)(cpu, op)?;
+        cpu.retired += 1;
+        if flow == Flow::Next {
+            cpu.s.rip = cpu.next_rip(op);
+        }
+        Ok(())
+    }
+
+    /// Runs blocks until something wants attention or `end` is reached.
+    fn blocks(&mut self, end: u64) -> Result<(), Exception> {
+        let mut id = self.find()?;
+        loop {
+            let Some(block) = self.cache.block(id) else { return Ok(()) };
+            let cpu = &mut self.cpu;
+            let page_ip = cpu.s.rip.wrapping_sub(block.gpa & 0xfff);
+            cpu.s.regs.set_page_ip(page_ip);
+            cpu.op_limit = block.ops.len();
+            let mut at = 0;
+            let mut jumped = false;
+            while at < cpu.op_limit
+                && let Some(op) = block.ops.get(at)
+            {
+                match (op.run)(cpu, op) {
+                    Ok(Flow::Next) => at += 1,
+                    Ok(Flow::Jump) => {
+                        at += 1;
+                        jumped = true;
+                        break;
+                    }
+                    Err(exception) => {
+                        cpu.retired += at as u64;
+                        cpu.s.rip = cpu.this_rip(op);
+                        return Err(exception);
+                    }
+                }
+            }
+            cpu.retired += at as u64;
+            if !jumped && let Some(op) = at.checked_sub(1).and_then(|last| block.ops.get(last)) {
+                cpu.s.rip = cpu.next_rip(op);
+            }
+            if cpu.attention() != 0
+                || cpu.stepping()
+                || cpu.activity != Activity::Active
+                || cpu.retired >= end
+            {
+                return Ok(());
+            }
+            // Inside the page, whose translation this block has proved.
+            let offset = cpu.s.rip.wrapping_sub(page_ip);
+            if offset < 0x1000 && block.linkable {
+                let linked = block.links.iter().map(|l| l.get()).find(|l| u64::from(l.0) == offset);
+                if let Some((_, next)) = linked {
+                    id = next;
+                    continue;
+                }
+            }
+            let from = id;
+            id = self.find()?;
+            self.link(from, id, offset);
+        }
+    }
+
+    /// Links two blocks of one page in one mode, both trusted.
+    fn link(&mut self, from: BlockId, to: BlockId, offset: u64) {
+        let (Some(a), Some(b)) = (self.cache.block(from), self.cache.block(to)) else { return };
+        let trusted = self.cache.unconfirmed(a.gpa >> 12).is_none();
+        if offset < 0x1000
+            && (a.gpa ^ b.gpa) & PAGE_MASK == 0
+            && a.same_kind(b)
+            && b.gpa & 0xfff == offset
+            && trusted
+        {
+            let slot = usize::from(a.links[0].get().1 != NONE);
+            a.links[slot].set((offset as u32, to));
+        }
+    }
+
+    /// The block at RIP.
+    #[inline]
+    fn find(&mut self) -> Result<BlockId, Exception> {
+        let la = self.cpu.fetch_address()?;
+        let mode = self.cpu.mode();
+        let key = self.cpu.tlb.context() << 4 | (mode as u64) << 1 | u64::from(self.cpu.s.cpl == 3);
+        match self.cpu.jumps.get(la, key) {
+            Some(id) => Ok(id),
+            None => self.find_slow(la, mode, key),
+        }
+    }
+
+    #[inline(never)]
+    fn find_slow(&mut self, la: u64, mode: Mode, key: u64) -> Result<BlockId, Exception> {
+        let gpa = self.cpu.translate_fetch(la)?;
+        let page = gpa >> 12;
+        let confirmed = self.confirmed(page);
+        if let Some(id) = self.cache.find(gpa, mode) {
+            let block = self.cache.block(id);
+            let second = block.and_then(|b| b.second);
+            let usable = match second {
+                None => true,
+                Some(second) => {
+                    let next = self.cpu.translate_fetch((la | !PAGE_MASK).wrapping_add(1))?;
+                    next == second && self.confirmed(next >> 12)
+                }
+            };
+            if usable && (confirmed || self.still_as_decoded(id)) {
+                if confirmed {
+                    self.cpu.jumps.set(la, key, id);
+                }
+                return Ok(id);
+            }
+            self.cache.drop_block(id);
+            self.cpu.jumps.clear();
+        }
+        let id = self.decode(la, gpa, mode)?;
+        if self.confirmed(page) {
+            self.cpu.jumps.set(la, key, id);
+        }
+        Ok(id)
+    }
+
+    /// True if no processor can write `page` without telling us.
+    fn confirmed(&mut self, page: u64) -> bool {
+        let Some(epoch) = self.cache.unconfirmed(page) else { return true };
+        let me = self.cpu.id;
+        let all = self.cpu.shared.peers().iter().enumerate().all(|(i, peer)| i == me || peer.has_seen(epoch));
+        if all {
+            self.cache.confirm(page);
+        }
+        all
+    }
+
+    fn still_as_decoded(&self, id: BlockId) -> bool {
+        let Some(block) = self.cache.block(id) else { return false };
+        let split = block.bytes.len().min((0x1000 - (block.gpa & 0xfff)) as usize);
+        let mut now = vec![0; block.bytes.len()];
+        let (low, high) = now.split_at_mut(split);
+        self.cpu.ram.read(block.gpa, low)
+            && (high.is_empty() || block.second.is_some_and(|s| self.cpu.ram.read(s, high)))
+            && *now == *block.bytes
+    }
+
+    /// Decodes the block at `gpa`.
+    fn decode(&mut self, la: u64, gpa: u64, mode: Mode) -> Result<BlockId, Exception> {
+        if self.cpu.thunks.is_full() {
+            self.forget_code();
+            self.cpu.thunks.clear();
+        }
+        let offset = gpa & 0xfff;
+        self.mark(gpa, (0x1000 - offset).min(decode::MAX_LEN as u64 * 16));
+        let mut bytes = vec![0xff; (0x1000 - offset) as usize];
+        self.cpu.fetch_bytes(gpa, &mut bytes);
+        let mut second = None;
+        let run = match decode::decode(&mut self.cpu, &bytes, offset as u16, mode, false) {
+            Decoded::Run(run) => run,
+            Decoded::Incomplete => {
+                let next = self.cpu.translate_fetch((la | !PAGE_MASK).wrapping_add(1))?;
+                self.mark(next, decode::MAX_LEN as u64);
+                let mut more = [0xff; decode::MAX_LEN];
+                self.cpu.fetch_bytes(next, &mut more);
+                bytes.extend_from_slice(&more);
+                second = Some(next);
+                match decode::decode(&mut self.cpu, &bytes, offset as u16, mode, true) {
+                    Decoded::Run(run) => run,
+                    Decoded::Incomplete => return Err(Exception::GP0),
+                }
+            }
+        };
+        bytes.truncate(run.len);
+        let (id, cleared) = self.cache.insert(Block::new(gpa, second, mode, bytes.into_boxed_slice(), run));
+        if cleared {
+            self.cpu.jumps.clear();
+        }
+        Ok(id)
+    }
+
+    /// Marks code *before* its bytes are read, and gives up this processor's
+    /// own unnoticed writes to the page.
+    fn mark(&mut self, gpa: u64, len: u64) {
+        let (page, code) = (gpa >> 12, self.cpu.ram.code().clone());
+        let epoch = match code.mark(page, mem::CodeMap::granules(gpa, len)) {
+            Some(epoch) => {
+                self.cpu.tlb.slow_writes(|gpa| gpa >> 12 == page);
+                epoch
+            }
+            None => code.epoch(),
+        };
+        self.cache.set_unconfirmed(page, epoch);
+    }
+
+    /// Forgets all decoded code: for reset and for tests.
+    pub fn forget_code(&mut self) {
+        self.cache = Cache::default();
+        self.cpu.jumps.clear();
+    }
+}
+
+impl Cpu {
+    /// Linear address of the next instruction.
+    #[inline(always)]
+    fn fetch_address(&self) -> Result<u64, Exception> {
+        if self.s.long64() {
+            return Ok(self.s.rip);
+        }
+        let cs = &self.s.seg[1];
+        if self.s.rip > u64::from(cs.limit) {
+            return Err(Exception::GP0);
+        }
+        Ok(self.s.rip.wrapping_add(cs.base) & 0xffff_ffff)
+    }
+
+    /// Code bytes; where no RAM is, what the bus reads.
+    fn fetch_bytes(&self, gpa: u64, bytes: &mut [u8]) {
+        if self.ram.read(gpa, bytes) {
+            return;
+        }
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = 0xff;
+            self.bus.mmio_read(self.id, gpa + i as u64, std::slice::from_mut(byte));
+        }
+    }
+}

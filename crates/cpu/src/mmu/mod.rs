@@ -1,0 +1,14 @@
+//! Memory management: from linear addresses to host memory and devices.
+//!
+//! * [`walk`]: paging structures
+//! * [`tlb`]: the software TLB
+//! * [`fill`](Cpu::translate): the one place where a translation is formed
+//! * [`access`]: loads, stores and atomic updates at linear addresses
+
+pub mod access;
+mod fill;
+pub mod tlb;
+pub mod walk;
+
+#[allow(unused_imports)]
+use crate::Cpu;

@@ -1,0 +1,139 @@
+//! Native thunks: one guest instruction, executed by the host.
+//!
+//! The vector and x87 instructions of an x86-64 guest are the host's own. Their
+//! builders assemble a few host instructions — load the operands from the
+//! state, the instruction itself, store the result — and keep them here;
+//! equal code is kept once. This is the only place that makes host code, and
+//! the only one that calls it.
+//!
+//! The memory is mapped twice, writable and executable, never both at one address.
+
+use std::collections::HashMap;
+
+use crate::State;
+
+/// Bytes of host code a processor may keep.
+const SIZE: usize = 4 << 20;
+/// Room that one block may need at most.
+const RESERVE: usize = 64 << 10;
+
+/// Host code for a processor's thunks.
+pub struct Thunks {
+    writable: *mut u8,
+    executable: *const u8,
+    used: usize,
+    known: HashMap<Box<[u8]>, u32>,
+}
+
+// SAFETY: both mappings belong to this value alone and stay until it is dropped.
+unsafe impl Send for Thunks {}
+
+impl Thunks {
+    /// Maps the memory; `None` if the host refuses executable memory.
+    pub fn new() -> Option<Self> {
+        // SAFETY: plain system calls; the mappings are checked and owned by the
+        // value made here.
+        unsafe {
+            let fd = libc::memfd_create(c"kluis-thunks".as_ptr(), libc::MFD_CLOEXEC);
+            if fd < 0 {
+                return None;
+            }
+            let map = |prot| libc::mmap(std::ptr::null_mut(), SIZE, prot, libc::MAP_SHARED, fd, 0);
+            let sized = libc::ftruncate(fd, SIZE as i64) == 0;
+            let writable = if sized { map(libc::PROT_READ | libc::PROT_WRITE) } else { libc::MAP_FAILED };
+            let executable = if sized { map(libc::PROT_READ | libc::PROT_EXEC) } else { libc::MAP_FAILED };
+            libc::close(fd);
+            for mapping in [writable, executable] {
+                if mapping == libc::MAP_FAILED {
+                    for made in [writable, executable] {
+                        if made != libc::MAP_FAILED {
+                            libc::munmap(made, SIZE);
+                        }
+                    }
+                    return None;
+                }
+            }
+            Some(Thunks {
+                writable: writable.cast(),
+                executable: executable.cast(),
+                used: 0,
+                known: HashMap::new(),
+            })
+        }
+    }
+
+    /// Keeps host code and returns its number for [`Thunks::call`]. The code
+    /// follows the System V calling convention for
+    /// `fn(state: *mut State, memory: *mut u8, scratch: *mut u8) -> u64`
+    /// (RDI, RSI, RDX, RAX): it may change RAX, RCX, RDX, RSI, RDI, R8–R11 and
+    /// all vector registers, leaves the x87 stack empty with its control word
+    /// and MXCSR as found, DF clear, and ends in RET.
+    pub fn add(&mut self, code: &[u8]) -> Option<u32> {
+        if let Some(&known) = self.known.get(code) {
+            return Some(known);
+        }
+        let at = self.used;
+        if code.len() > SIZE - at {
+            return None;
+        }
+        // SAFETY: the range lies inside the writable mapping.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.add(at), code.len()) };
+        self.used = (at + code.len()).next_multiple_of(16).min(SIZE);
+        self.known.insert(code.into(), at as u32);
+        Some(at as u32)
+    }
+
+    /// True if the next block may not fit: forget all decoded code, then [`Thunks::clear`].
+    pub fn is_full(&self) -> bool {
+        self.used > SIZE - RESERVE
+    }
+
+    /// Forgets all thunks; no op may hold a number any more.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.known.clear();
+    }
+
+    /// Calls a thunk.
+    ///
+    /// # Safety
+    /// `number` is from [`Thunks::add`] since the last [`Thunks::clear`], of
+    /// code that keeps the promise made there, and uses `memory` and `scratch`
+    /// only as far as they are valid.
+    #[inline(always)]
+    pub unsafe fn call(&self, number: u32, state: *mut State, memory: *mut u8, scratch: *mut u8) -> u64 {
+        type Code = unsafe extern "sysv64" fn(*mut State, *mut u8, *mut u8) -> u64;
+        debug_assert!((number as usize) < self.used);
+        // SAFETY: the caller vouches for the number and so for the code there.
+        unsafe {
+            let code: Code = std::mem::transmute(self.executable.add(number as usize));
+            code(state, memory, scratch)
+        }
+    }
+}
+
+impl Drop for Thunks {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this size, not used after this.
+        unsafe {
+            libc::munmap(self.writable.cast(), SIZE);
+            libc::munmap(self.executable.cast_mut().cast(), SIZE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_kept_once_and_runs() {
+        let mut thunks = Thunks::new().expect("executable memory");
+        // lea rax, [rsi + rdx]; ret
+        let number = thunks.add(&[0x48, 0x8d, 0x04, 0x16, 0xc3]).unwrap();
+        assert_eq!(thunks.add(&[0x48, 0x8d, 0x04, 0x16, 0xc3]), Some(number));
+        // SAFETY: the code above touches nothing but RAX.
+        let sum = unsafe { thunks.call(number, std::ptr::null_mut(), 40 as *mut u8, 2 as *mut u8) };
+        assert_eq!(sum, 42);
+    }
+}

@@ -1,0 +1,190 @@
+//! Reading Debian packages: an `ar` archive whose `data.tar.*` member is the
+//! file tree (*deb(5)*).
+
+use crate::error::ImageError;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Take};
+use std::path::Path;
+
+/// The largest file taken out of a package, in bytes; far above any kernel.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Calls `visit` for every regular file of a package, with its path (without
+/// the leading `./`), length and contents. `visit` may leave contents unread.
+pub(crate) fn for_each_file(
+    deb: &Path,
+    mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let label = deb
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let bad = |why: String| ImageError::format(&label, why);
+    let broken =
+        |e: std::io::Error| ImageError::format(&label, format!("the archive is damaged ({e})"));
+    let file = File::open(deb).map_err(ImageError::io("open", deb))?;
+    let (name, member) = data_member(file, &label)?;
+    let stream: Box<dyn Read> = match name.as_str() {
+        "data.tar" => Box::new(member),
+        "data.tar.xz" => Box::new(xz(member)),
+        "data.tar.zst" => Box::new(zstd(member).map_err(bad)?),
+        other => return Err(bad(format!("{other} is packed in an unknown way"))),
+    };
+    let mut archive = tar::Archive::new(BufReader::with_capacity(64 << 10, stream));
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path_bytes().into_owned();
+        let Ok(path) = std::str::from_utf8(&path) else {
+            continue;
+        };
+        let size = entry.size();
+        visit(path.trim_start_matches("./"), size, &mut entry)?;
+    }
+    Ok(())
+}
+
+/// Reads one file of a package whole.
+pub(crate) fn read_whole(
+    path: &str,
+    size: u64,
+    from: &mut dyn Read,
+) -> Result<Vec<u8>, ImageError> {
+    if size > MAX_FILE {
+        return Err(ImageError::format(path, format!("it has {size} bytes")));
+    }
+    let mut data = Vec::with_capacity(size as usize);
+    let got = from
+        .take(size)
+        .read_to_end(&mut data)
+        .map_err(|e| ImageError::format(path, format!("its archive is damaged ({e})")))?;
+    if got as u64 != size {
+        return Err(ImageError::format(path, "its archive ends early"));
+    }
+    Ok(data)
+}
+
+/// Undoes the compression that a kernel module's name tells, and strips that
+/// from the name.
+pub(crate) fn decompress_module(
+    path: &str,
+    data: Vec<u8>,
+) -> Result<(String, Vec<u8>), ImageError> {
+    let bad = |why: String| ImageError::format(path, why);
+    let (stem, reader): (&str, Box<dyn Read + '_>) = if let Some(stem) = path.strip_suffix(".xz") {
+        (stem, Box::new(xz(data.as_slice())))
+    } else if let Some(stem) = path.strip_suffix(".zst") {
+        (stem, Box::new(zstd(data.as_slice()).map_err(bad)?))
+    } else if path.ends_with(".ko") {
+        return Ok((path.to_owned(), data));
+    } else {
+        return Err(bad("the module is packed in an unknown way".into()));
+    };
+    let mut out = Vec::new();
+    reader
+        .take(MAX_FILE)
+        .read_to_end(&mut out)
+        .map_err(|e| bad(format!("it is damaged ({e})")))?;
+    Ok((stem.to_owned(), out))
+}
+
+fn xz<R: Read>(from: R) -> impl Read {
+    lzma_rust2::XzReader::new(from, true)
+}
+
+fn zstd<R: Read>(from: R) -> Result<impl Read, String> {
+    ruzstd::decoding::StreamingDecoder::new(from).map_err(|e| format!("it is damaged ({e})"))
+}
+
+/// Finds the `data.tar*` member of an `ar` archive: a magic line, then members,
+/// each a header of 60 characters (name 16, …, size 10 from 48, end mark 2) and
+/// its data, padded to an even length (*ar(5)*).
+fn data_member<R: Read + Seek>(mut file: R, label: &str) -> Result<(String, Take<R>), ImageError> {
+    let bad = |why: &str| ImageError::format(label, why);
+    let mut magic = [0; 8];
+    file.read_exact(&mut magic)
+        .map_err(|_| bad("not a Debian package"))?;
+    if &magic != b"!<arch>\n" {
+        return Err(bad("not a Debian package"));
+    }
+    loop {
+        let mut header = [0; 60];
+        file.read_exact(&mut header)
+            .map_err(|_| bad("it holds no data.tar"))?;
+        let text = std::str::from_utf8(&header).map_err(|_| bad("damaged archive header"))?;
+        if !text.is_ascii() || !text.ends_with("`\n") {
+            return Err(bad("damaged archive header"));
+        }
+        let name = text[..16].trim_end().trim_end_matches('/').to_owned();
+        let size: u64 = text[48..58]
+            .trim()
+            .parse()
+            .map_err(|_| bad("damaged archive header"))?;
+        if name.starts_with("data.tar") {
+            return Ok((name, file.take(size)));
+        }
+        // at most ten digits: this fits
+        file.seek(SeekFrom::Current((size + size % 2) as i64))
+            .map_err(|_| bad("damaged archive"))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn member(out: &mut Vec<u8>, name: &str, data: &[u8]) {
+        out.extend(
+            format!(
+                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+                0,
+                0,
+                0,
+                644,
+                data.len()
+            )
+            .bytes(),
+        );
+        out.extend(data);
+        if data.len() % 2 == 1 {
+            out.push(b'\n');
+        }
+    }
+
+    fn package() -> Vec<u8> {
+        let mut out = b"!<arch>\n".to_vec();
+        member(&mut out, "debian-binary", b"2.0");
+        member(&mut out, "control.tar.xz/", b"odd");
+        member(&mut out, "data.tar", b"contents");
+        out
+    }
+
+    #[test]
+    fn data_member_is_found_past_odd_lengths() {
+        let (name, mut data) = data_member(Cursor::new(package()), "x").unwrap();
+        let mut text = String::new();
+        data.read_to_string(&mut text).unwrap();
+        assert_eq!((name.as_str(), text.as_str()), ("data.tar", "contents"));
+    }
+
+    #[test]
+    fn damaged_archives_are_errors() {
+        let good = package();
+        let data_at = good.windows(8).position(|w| w == b"data.tar").unwrap();
+        for cut in 0..data_at + 60 {
+            assert!(
+                data_member(Cursor::new(&good[..cut]), "x").is_err(),
+                "cut at {cut}"
+            );
+        }
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] = 0xFF;
+            let _ = data_member(Cursor::new(bytes), "x"); // no panic
+        }
+    }
+}

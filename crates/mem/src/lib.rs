@@ -1,0 +1,12 @@
+//! Guest physical memory.
+//!
+//! * [`ram`]: the VM's RAM in host memory, and its place in the physical address map
+//! * [`code`]: which 128-byte granules of RAM hold decoded code, so that a write there is noticed
+//! * [`raw`]: single host accesses that guest processors may race on
+
+pub mod code;
+pub mod ram;
+pub mod raw;
+
+pub use code::{CodeListener, CodeMap};
+pub use ram::{GuestRam, MemError, Ram};

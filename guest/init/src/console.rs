@@ -1,0 +1,119 @@
+//! Without a host to talk to: one command, or a shell, on the console.
+
+use crate::log;
+use agent_proto::ExitStatus;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::WaitOptions;
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Runs `kluis.exec=` of the kernel command line through the shell, or an
+/// interactive shell, on the console, and prints its exit code as
+/// `kluis-exit: N` on a line of its own (128 + N for signal N, as shells do).
+pub fn run() {
+    let words = fs::read("/proc/cmdline").unwrap_or_default();
+    let command = command_of(&String::from_utf8_lossy(&words));
+    let code = match execute(command.as_deref()) {
+        Ok(ExitStatus::Code(code)) => i32::from(code),
+        Ok(ExitStatus::Signal(signal)) => 128 + i32::from(signal),
+        Err(e) => {
+            log::error(format!("cannot run the shell: {e}"));
+            if e.kind() == std::io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            }
+        }
+    };
+    let mut out = std::io::stdout();
+    let _ = write!(out, "\nkluis-exit: {code}\n");
+    let _ = out.flush();
+    let _ = rustix::termios::tcdrain(&out);
+}
+
+fn execute(command: Option<&str>) -> std::io::Result<ExitStatus> {
+    let mut shell = Command::new("/bin/sh");
+    match command {
+        Some(text) => shell.arg("-c").arg(text),
+        None => shell.arg("-l"),
+    };
+    shell.current_dir("/root");
+    // /dev/console cannot be a controlling terminal, what is behind it can
+    let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    let device = active.split_whitespace().next_back().unwrap_or("console");
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::openat(CWD, format!("/dev/{device}"), flags, Mode::empty()) {
+        Ok(tty) => {
+            shell
+                .stdin(tty.try_clone()?)
+                .stdout(tty.try_clone()?)
+                .stderr(tty);
+        }
+        Err(e) => log::error(format!("cannot open /dev/{device}: {e}")),
+    }
+    // SAFETY: between fork and exec this makes two system calls and touches no
+    // memory that another thread may have locked.
+    unsafe {
+        shell.pre_exec(|| {
+            rustix::process::setsid()?;
+            // without job control the shell still works
+            let _ = rustix::process::ioctl_tiocsctty(rustix::stdio::stdin());
+            Ok(())
+        });
+    }
+    let child = shell.spawn()?;
+    loop {
+        // reaps orphans as well
+        let (pid, status) = rustix::process::waitpid(None, WaitOptions::empty())?
+            .ok_or(rustix::io::Errno::CHILD)?;
+        if pid.as_raw_nonzero().get().unsigned_abs() == child.id() {
+            return Ok(crate::child::exit_status(status));
+        }
+    }
+}
+
+/// The value of `kluis.exec=`. Double quotes hold blanks together, around the
+/// value or the whole word, as the kernel's own parser has it
+/// (*Documentation/admin-guide/kernel-parameters.rst*).
+fn command_of(cmdline: &str) -> Option<String> {
+    let mut quoted = false;
+    cmdline
+        .trim_end()
+        .split(|c: char| {
+            quoted ^= c == '"';
+            c.is_ascii_whitespace() && !quoted
+        })
+        .find_map(|word| {
+            let whole = word.strip_prefix('"').and_then(|w| w.strip_suffix('"'));
+            let value = whole.unwrap_or(word).strip_prefix("kluis.exec=")?;
+            let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+            Some(inner.unwrap_or(value).to_owned())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command_of;
+
+    #[test]
+    fn command_is_found_in_any_quoting() {
+        let of = |s: &str| command_of(s);
+        assert_eq!(of("console=ttyS0 quiet"), None);
+        assert_eq!(of("a kluis.exec=uname b\n").as_deref(), Some("uname"));
+        assert_eq!(
+            of("a kluis.exec=\"uname -a; exit 7\" b").as_deref(),
+            Some("uname -a; exit 7")
+        );
+        assert_eq!(of("\"kluis.exec=uname -a\" b").as_deref(), Some("uname -a"));
+        assert_eq!(
+            of("x=\"a kluis.exec=no\" kluis.exec='q'").as_deref(),
+            Some("'q'")
+        );
+        assert_eq!(
+            of("kluis.exec=\"unfinished business").as_deref(),
+            Some("\"unfinished business")
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! Kluis's init: process 1 of the default guest, and the agent that runs
+//! commands for the host.
+//!
+//! It mounts the kernel's file systems, loads the modules the image lists, and
+//! then either serves the host over virtio-console ports ([`agent`]) or, where
+//! there are none (another machine, such as plain QEMU), runs one command on
+//! the console ([`console`]). Either way it ends by powering off.
+
+pub mod agent;
+pub mod child;
+pub mod console;
+pub mod log;
+pub mod ports;
+pub mod power;
+pub mod pump;
+pub mod setup;
