@@ -87,7 +87,11 @@ fn build(init: &Path, target_dir: &Path, offline: bool) -> Command {
     }
     // Paths of this machine stay out of the program: two machines with one
     // toolchain build the same bytes.
-    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    let mut flags = vec![
+        "-Ctarget-feature=+crt-static".to_owned(),
+        // no relocations to apply when it starts
+        "-Crelocation-model=static".to_owned(),
+    ];
     let root = init.join("../..");
     let root = root.canonicalize().unwrap_or(root);
     flags.push(format!("--remap-path-prefix={}=/kluis", root.display()));

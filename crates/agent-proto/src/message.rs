@@ -125,9 +125,9 @@ impl ToGuest {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Self::Exec(exec) => put_frame(out, EXEC, |p| exec.put(p)),
-            Self::StdinEof { total } => put_frame(out, STDIN_EOF, |p| {
-                p.extend_from_slice(&total.to_le_bytes())
-            }),
+            Self::StdinEof { total } => {
+                put_frame(out, STDIN_EOF, |p| p.extend_from_slice(&total.to_le_bytes()))
+            }
             Self::Winsize { rows, cols } => put_frame(out, WINSIZE, |p| {
                 p.extend_from_slice(&rows.to_le_bytes());
                 p.extend_from_slice(&cols.to_le_bytes());
@@ -152,10 +152,7 @@ impl ToGuest {
         let message = match kind {
             EXEC => Self::Exec(Exec::take(&mut r)?),
             STDIN_EOF => Self::StdinEof { total: r.u64()? },
-            WINSIZE => Self::Winsize {
-                rows: r.u16()?,
-                cols: r.u16()?,
-            },
+            WINSIZE => Self::Winsize { rows: r.u16()?, cols: r.u16()? },
             SIGNAL => match r.u8()? {
                 n @ 1..=64 => Self::Signal(n),
                 _ => return Err(Malformed::BadValue("signal number")),
@@ -192,14 +189,8 @@ impl ToHost {
     /// None today: every message fits. The result is there for those to come.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
-            Self::Hello { version } => {
-                put_frame(out, HELLO, |p| p.extend_from_slice(&version.to_le_bytes()))
-            }
-            Self::Exit {
-                status,
-                stdout,
-                stderr,
-            } => put_frame(out, EXIT, |p| {
+            Self::Hello { version } => put_frame(out, HELLO, |p| p.extend_from_slice(&version.to_le_bytes())),
+            Self::Exit { status, stdout, stderr } => put_frame(out, EXIT, |p| {
                 let (how, value) = match *status {
                     ExitStatus::Code(c) => (0, c),
                     ExitStatus::Signal(s) => (1, s),
@@ -238,9 +229,7 @@ impl ToHost {
             REFUSED => {
                 let bytes = r.bytes()?;
                 let bytes = &bytes[..bytes.len().min(MAX_REASON)];
-                Self::Refused {
-                    reason: String::from_utf8_lossy(bytes).into_owned(),
-                }
+                Self::Refused { reason: String::from_utf8_lossy(bytes).into_owned() }
             }
             other => return Err(Malformed::UnknownType(other)),
         };
@@ -286,9 +275,7 @@ impl Exec {
 
     fn take(r: &mut Reader<'_>) -> Result<Self, Malformed> {
         let argc = r.count(4)?;
-        let argv = (0..argc)
-            .map(|_| r.c_string("argument"))
-            .collect::<Result<Vec<_>, _>>()?;
+        let argv = (0..argc).map(|_| r.c_string("argument")).collect::<Result<Vec<_>, _>>()?;
         let vars = r.count(8)?;
         let env = (0..vars)
             .map(|_| {
@@ -302,18 +289,9 @@ impl Exec {
         let cwd = r.c_string("folder")?;
         let tty = match r.u8()? {
             0 => None,
-            1 => Some(Tty {
-                rows: r.u16()?,
-                cols: r.u16()?,
-                term: r.c_string("terminal type")?,
-            }),
+            1 => Some(Tty { rows: r.u16()?, cols: r.u16()?, term: r.c_string("terminal type")? }),
             _ => return Err(Malformed::BadValue("terminal flag")),
         };
-        Ok(Self {
-            argv,
-            env,
-            cwd,
-            tty,
-        })
+        Ok(Self { argv, env, cwd, tty })
     }
 }

@@ -8,11 +8,7 @@ fn exec() -> Exec {
         argv: vec![b"sh".to_vec(), b"-c".to_vec(), vec![0xFF, b'\n', 0x80]],
         env: vec![(b"A".to_vec(), b"x=y".to_vec()), (b"B".to_vec(), vec![])],
         cwd: b"/tmp".to_vec(),
-        tty: Some(Tty {
-            rows: 24,
-            cols: 513,
-            term: b"xterm".to_vec(),
-        }),
+        tty: Some(Tty { rows: 24, cols: 513, term: b"xterm".to_vec() }),
     }
 }
 
@@ -20,9 +16,7 @@ fn to_guest() -> Vec<ToGuest> {
     vec![
         ToGuest::Exec(exec()),
         ToGuest::Exec(Exec::default()),
-        ToGuest::StdinEof {
-            total: u64::MAX - 3,
-        },
+        ToGuest::StdinEof { total: u64::MAX - 3 },
         ToGuest::Winsize { rows: 1, cols: 999 },
         ToGuest::Signal(64),
         ToGuest::CloseOutput(Stream::Stdout),
@@ -34,19 +28,9 @@ fn to_guest() -> Vec<ToGuest> {
 fn to_host() -> Vec<ToHost> {
     vec![
         ToHost::Hello { version: VERSION },
-        ToHost::Exit {
-            status: ExitStatus::Code(255),
-            stdout: 1 << 40,
-            stderr: 7,
-        },
-        ToHost::Exit {
-            status: ExitStatus::Signal(9),
-            stdout: 0,
-            stderr: 0,
-        },
-        ToHost::Refused {
-            reason: "busy: ü".into(),
-        },
+        ToHost::Exit { status: ExitStatus::Code(255), stdout: 1 << 40, stderr: 7 },
+        ToHost::Exit { status: ExitStatus::Signal(9), stdout: 0, stderr: 0 },
+        ToHost::Refused { reason: "busy: ü".into() },
     ]
 }
 
@@ -104,53 +88,27 @@ fn oversized_frame_is_skipped_once_and_the_stream_goes_on() {
 #[test]
 fn too_long_a_command_is_refused_and_leaves_the_buffer_alone() {
     let mut out = vec![1, 2, 3];
-    let message = ToGuest::Exec(Exec {
-        argv: vec![vec![b'a'; MAX_PAYLOAD]],
-        ..Exec::default()
-    });
-    assert!(matches!(
-        message.encode(&mut out),
-        Err(EncodeError::TooLong { .. })
-    ));
+    let message = ToGuest::Exec(Exec { argv: vec![vec![b'a'; MAX_PAYLOAD]], ..Exec::default() });
+    assert!(matches!(message.encode(&mut out), Err(EncodeError::TooLong { .. })));
     assert_eq!(out, [1, 2, 3]);
 }
 
 #[test]
 fn bad_payloads_are_told_apart() {
     assert_eq!(ToGuest::decode(0, &[]), Err(Malformed::UnknownType(0)));
-    assert_eq!(
-        ToGuest::decode(0x81, &[1, 0, 0, 0]),
-        Err(Malformed::UnknownType(0x81))
-    );
+    assert_eq!(ToGuest::decode(0x81, &[1, 0, 0, 0]), Err(Malformed::UnknownType(0x81)));
     assert_eq!(ToHost::decode(0x01, &[]), Err(Malformed::UnknownType(0x01)));
-    assert_eq!(
-        ToGuest::decode(0x06, &[0]),
-        Err(Malformed::TrailingBytes(1))
-    );
+    assert_eq!(ToGuest::decode(0x06, &[0]), Err(Malformed::TrailingBytes(1)));
     assert_eq!(ToGuest::decode(0x02, &[0; 7]), Err(Malformed::Truncated));
     for n in [0, 65, 255] {
-        assert_eq!(
-            ToGuest::decode(0x04, &[n]),
-            Err(Malformed::BadValue("signal number"))
-        );
+        assert_eq!(ToGuest::decode(0x04, &[n]), Err(Malformed::BadValue("signal number")));
     }
     // 4 Gi arguments in a payload of a few bytes
-    assert_eq!(
-        ToGuest::decode(0x01, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0]),
-        Err(Malformed::Truncated)
-    );
+    assert_eq!(ToGuest::decode(0x01, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0]), Err(Malformed::Truncated));
     // a zero byte within an argument
     let mut frame = Vec::new();
-    ToGuest::Exec(Exec {
-        argv: vec![b"a\0b".to_vec()],
-        ..Exec::default()
-    })
-    .encode(&mut frame)
-    .unwrap();
-    assert_eq!(
-        ToGuest::decode(0x01, &frame[HEADER_LEN..]),
-        Err(Malformed::BadValue("argument"))
-    );
+    ToGuest::Exec(Exec { argv: vec![b"a\0b".to_vec()], ..Exec::default() }).encode(&mut frame).unwrap();
+    assert_eq!(ToGuest::decode(0x01, &frame[HEADER_LEN..]), Err(Malformed::BadValue("argument")));
 }
 
 #[test]
@@ -188,11 +146,7 @@ fn garbage_streams_never_panic_nor_pile_up() {
                 x ^= x >> 7;
                 x ^= x << 17;
                 // small numbers often, so that lengths are often plausible
-                chunk.push(if x & 3 == 0 {
-                    (x >> 8) as u8
-                } else {
-                    (x >> 8 & 7) as u8
-                });
+                chunk.push(if x & 3 == 0 { (x >> 8) as u8 } else { (x >> 8 & 7) as u8 });
             }
             d.push(&chunk);
             let mut steps = 0;
@@ -207,11 +161,7 @@ fn garbage_streams_never_panic_nor_pile_up() {
 #[test]
 fn long_reasons_are_cut_at_a_character() {
     let mut out = Vec::new();
-    ToHost::Refused {
-        reason: "ü".repeat(5000),
-    }
-    .encode(&mut out)
-    .unwrap();
+    ToHost::Refused { reason: "ü".repeat(5000) }.encode(&mut out).unwrap();
     let mut d = Decoder::new();
     d.push(&out);
     match ToHost::next(&mut d) {

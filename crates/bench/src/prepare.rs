@@ -86,7 +86,6 @@ pub(crate) fn prepare(given: Option<(PathBuf, PathBuf)>, plan: &mut Plan) -> any
     Ok(Prepared { workloads, busybox, guest_busybox, kernel, initrd: joined })
 }
 
-#[cfg(unix)]
 fn make_executable(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))

@@ -77,9 +77,7 @@ impl SetupHeader {
     /// the values that x86-64 kernels have had for long.
     #[must_use]
     pub fn for_elf() -> Self {
-        let mut h = SetupHeader {
-            raw: [0; HEADER_ROOM_END - HEADER_START],
-        };
+        let mut h = SetupHeader { raw: [0; HEADER_ROOM_END - HEADER_START] };
         h.set(0x1fe, &0xaa55u16.to_le_bytes()); // boot_flag
         h.set(0x202, MAGIC);
         h.set(0x206, &0x020fu16.to_le_bytes());
@@ -128,23 +126,15 @@ pub fn parse(file: &[u8]) -> Result<BzImage<'_>, BootError> {
     // The header ends where the jump at 0x200 lands (boot.rst, `jump`).
     let end = 0x202 + usize::from(*file.get(0x201).unwrap_or(&0));
     let end = end.min(HEADER_ROOM_END);
-    let bytes = file
-        .get(HEADER_START..end)
-        .ok_or_else(|| truncated("the setup header", end as u64))?;
-    let mut header = SetupHeader {
-        raw: [0; HEADER_ROOM_END - HEADER_START],
-    };
+    let bytes = file.get(HEADER_START..end).ok_or_else(|| truncated("the setup header", end as u64))?;
+    let mut header = SetupHeader { raw: [0; HEADER_ROOM_END - HEADER_START] };
     header.set(HEADER_START, bytes);
 
     if header.version() < OLDEST {
-        return Err(BootError::OldProtocol {
-            version: header.version(),
-        });
+        return Err(BootError::OldProtocol { version: header.version() });
     }
     if header.loadflags() & LOADED_HIGH == 0 {
-        return Err(BootError::NotAKernel {
-            found: "a zImage, loaded low".into(),
-        });
+        return Err(BootError::NotAKernel { found: "a zImage, loaded low".into() });
     }
     if header.xloadflags() & XLF_KERNEL_64 == 0 {
         return Err(BootError::Not64Bit);
@@ -165,11 +155,7 @@ pub fn parse(file: &[u8]) -> Result<BzImage<'_>, BootError> {
         .ok()
         .and_then(|to| code.get(from..to))
         .ok_or_else(|| truncated("the compressed payload", start as u64 + to))?;
-    Ok(BzImage {
-        header,
-        code,
-        payload,
-    })
+    Ok(BzImage { header, code, payload })
 }
 
 impl BzImage<'_> {
@@ -190,30 +176,20 @@ impl BzImage<'_> {
     /// # Errors
     /// [`BootError::NoRoom`] when `init_size` bytes from the load address on
     /// are not RAM, [`BootError::NotAKernel`] for a load address below 1 MiB.
-    pub fn load_compressed(
-        &self,
-        mem: &impl GuestMemory,
-        layout: &Layout,
-    ) -> Result<Loaded, BootError> {
+    pub fn load_compressed(&self, mem: &impl GuestMemory, layout: &Layout) -> Result<Loaded, BootError> {
         let h = &self.header;
         let start = match h.relocatable_kernel() {
             0 => u64::from(h.code32_start()),
             _ => h.pref_address(),
         };
         if start < HIGH_MEMORY {
-            return Err(BootError::NotAKernel {
-                found: "an image to be loaded below 1 MiB".into(),
-            });
+            return Err(BootError::NotAKernel { found: "an image to be loaded below 1 MiB".into() });
         }
         let size = u64::from(h.init_size()).max(self.code.len() as u64);
         let end = start.saturating_add(size);
         layout.require_usable("kernel", start, end)?;
         mem.write_slice(self.code, GuestAddress(start))?;
-        Ok(Loaded {
-            start,
-            end,
-            entry: start + ENTRY_64,
-        })
+        Ok(Loaded { start, end, entry: start + ENTRY_64 })
     }
 }
 

@@ -60,10 +60,7 @@ pub fn detect(data: &[u8]) -> Option<Format> {
         (&LZ4_MAGIC, Format::Lz4),
         (b"\x7fELF", Format::None),
     ];
-    MAGICS
-        .iter()
-        .find(|(m, _)| data.starts_with(m))
-        .map(|&(_, f)| f)
+    MAGICS.iter().find(|(m, _)| data.starts_with(m)).map(|&(_, f)| f)
 }
 
 /// Decompresses `payload`; what follows the compressed stream is ignored.
@@ -79,33 +76,24 @@ fn unpack_capped(format: Format, payload: &[u8], max: u64) -> Result<Vec<u8>, Bo
     let fail = |cause: String| BootError::Payload { format, cause };
     let mut out = Vec::new();
     let drain = |reader: &mut dyn Read, out: &mut Vec<u8>| {
-        reader
-            .take(max + 1)
-            .read_to_end(out)
-            .map_err(|e| fail(e.to_string()))
+        reader.take(max + 1).read_to_end(out).map_err(|e| fail(e.to_string()))
     };
     match format {
         Format::Gzip => drain(&mut flate2::bufread::GzDecoder::new(payload), &mut out)?,
         Format::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)
-                .map_err(|e| fail(e.to_string()))?;
-            drain(
-                &mut liblzma::bufread::XzDecoder::new_stream(payload, stream),
-                &mut out,
-            )?
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(|e| fail(e.to_string()))?;
+            drain(&mut liblzma::bufread::XzDecoder::new_stream(payload, stream), &mut out)?
         }
         Format::Lzma => {
-            let stream = liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY)
-                .map_err(|e| fail(e.to_string()))?;
-            drain(
-                &mut liblzma::bufread::XzDecoder::new_stream(payload, stream),
-                &mut out,
-            )?
+            let stream =
+                liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY).map_err(|e| fail(e.to_string()))?;
+            drain(&mut liblzma::bufread::XzDecoder::new_stream(payload, stream), &mut out)?
         }
         Format::Zstd => {
             // The decoder's own window limit, 128 MiB, is that of Linux.
-            let mut decoder = ruzstd::decoding::StreamingDecoder::new(payload)
-                .map_err(|e| fail(e.to_string()))?;
+            let mut decoder =
+                ruzstd::decoding::StreamingDecoder::new(payload).map_err(|e| fail(e.to_string()))?;
             drain(&mut decoder, &mut out)?
         }
         Format::Lz4 => unlz4(payload, max, &mut out).map_err(|e| fail(e.into()))?,
@@ -124,9 +112,7 @@ fn unpack_capped(format: Format, payload: &[u8], max: u64) -> Result<Vec<u8>, Bo
 /// compressed size in four bytes, to the end of the input, where `size_append`
 /// has left the unpacked size (Linux `lib/decompress_unlz4.c`).
 fn unlz4(payload: &[u8], max: u64, out: &mut Vec<u8>) -> Result<usize, &'static str> {
-    let mut rest = payload
-        .get(..payload.len().saturating_sub(4))
-        .unwrap_or_default();
+    let mut rest = payload.get(..payload.len().saturating_sub(4)).unwrap_or_default();
     let mut block = vec![0; LZ4_BLOCK];
     while let Some((word, tail)) = rest.split_first_chunk::<4>() {
         rest = tail;
@@ -139,8 +125,7 @@ fn unlz4(payload: &[u8], max: u64, out: &mut Vec<u8>) -> Result<usize, &'static 
         }
         let data = rest.get(..size).ok_or("a block is cut off")?;
         rest = &rest[size..];
-        let n = lz4_flex::block::decompress_into(data, &mut block)
-            .map_err(|_| "a block does not decode")?;
+        let n = lz4_flex::block::decompress_into(data, &mut block).map_err(|_| "a block does not decode")?;
         out.extend_from_slice(&block[..n]);
         if out.len() as u64 > max {
             break;
@@ -155,9 +140,7 @@ mod tests {
     use std::io::Write;
 
     fn sample() -> Vec<u8> {
-        (0..200_000u32)
-            .flat_map(|i| (i / 7).to_le_bytes())
-            .collect()
+        (0..200_000u32).flat_map(|i| (i / 7).to_le_bytes()).collect()
     }
 
     fn lz4(data: &[u8]) -> Vec<u8> {
@@ -183,14 +166,12 @@ mod tests {
     fn packed(data: &[u8]) -> Vec<(Format, Vec<u8>)> {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(data).unwrap();
-        let lzma = liblzma::stream::Stream::new_lzma_encoder(
-            &liblzma::stream::LzmaOptions::new_preset(3).unwrap(),
-        )
-        .unwrap();
+        let lzma =
+            liblzma::stream::Stream::new_lzma_encoder(&liblzma::stream::LzmaOptions::new_preset(3).unwrap())
+                .unwrap();
         let mut lzma = liblzma::write::XzEncoder::new_stream(Vec::new(), lzma);
         lzma.write_all(data).unwrap();
-        let zstd =
-            ruzstd::encoding::compress_to_vec(data, ruzstd::encoding::CompressionLevel::Fastest);
+        let zstd = ruzstd::encoding::compress_to_vec(data, ruzstd::encoding::CompressionLevel::Fastest);
         let mut all = vec![
             (Format::Xz, xz_with_bcj(data)),
             (Format::Lzma, lzma.finish().unwrap()),
@@ -216,9 +197,7 @@ mod tests {
 
     #[test]
     fn lz4_of_several_blocks() {
-        let data: Vec<u8> = (0..(LZ4_BLOCK as u32 / 4 + 1000))
-            .flat_map(u32::to_le_bytes)
-            .collect();
+        let data: Vec<u8> = (0..(LZ4_BLOCK as u32 / 4 + 1000)).flat_map(u32::to_le_bytes).collect();
         let mut bytes = lz4(&data);
         bytes.extend([0; 4]);
         assert!(unpack(Format::Lz4, &bytes).unwrap() == data);
@@ -229,10 +208,7 @@ mod tests {
         let data = vec![0; 3 << 20];
         for (format, bytes) in packed(&data) {
             let e = unpack_capped(format, &bytes, 1 << 20).unwrap_err();
-            assert!(
-                matches!(e, BootError::PayloadTooLarge { .. }),
-                "{format}: {e}"
-            );
+            assert!(matches!(e, BootError::PayloadTooLarge { .. }), "{format}: {e}");
             assert!(unpack_capped(format, &bytes, 3 << 20).is_ok(), "{format}");
         }
     }
@@ -240,13 +216,8 @@ mod tests {
     #[test]
     fn cut_off_streams_are_errors() {
         for (format, bytes) in packed(&sample()) {
-            let e = unpack(format, &bytes[..bytes.len() / 2])
-                .unwrap_err()
-                .to_string();
-            assert!(
-                e.contains(&format.to_string()) && e.contains("again"),
-                "{e}"
-            );
+            let e = unpack(format, &bytes[..bytes.len() / 2]).unwrap_err().to_string();
+            assert!(e.contains(&format.to_string()) && e.contains("again"), "{e}");
         }
     }
 }

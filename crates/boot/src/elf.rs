@@ -64,9 +64,7 @@ fn parse(file: &[u8]) -> Result<(u64, Vec<Segment<'_>>), BootError> {
     let cut = |what, need| BootError::Truncated { what, need, have };
     let header = file.get(..EHDR).ok_or(cut("the ELF header", EHDR as u64))?;
     if header[4] != 2 || header[5] != 1 {
-        return Err(BootError::NotAKernel {
-            found: "it is a 32-bit or big-endian ELF file".into(),
-        });
+        return Err(BootError::NotAKernel { found: "it is a 32-bit or big-endian ELF file".into() });
     }
     let machine = u16_at(header, 18);
     if machine != EM_X86_64 {
@@ -75,9 +73,7 @@ fn parse(file: &[u8]) -> Result<(u64, Vec<Segment<'_>>), BootError> {
         });
     }
     if !matches!(u16_at(header, 16), 2 | 3) {
-        return Err(BootError::BadElf(
-            "it is an object or core file, not an executable",
-        ));
+        return Err(BootError::BadElf("it is an object or core file, not an executable"));
     }
     let entry = u64_at(header, 24);
     let phoff = u64_at(header, 32);
@@ -88,10 +84,8 @@ fn parse(file: &[u8]) -> Result<(u64, Vec<Segment<'_>>), BootError> {
     if phnum > MAX_SEGMENTS {
         return Err(BootError::BadElf("it has too many program headers"));
     }
-    let table = slice(file, phoff, u64::from(phnum) * PHDR as u64).ok_or(cut(
-        "the program header table",
-        phoff.saturating_add(u64::from(phnum) * PHDR as u64),
-    ))?;
+    let table = slice(file, phoff, u64::from(phnum) * PHDR as u64)
+        .ok_or(cut("the program header table", phoff.saturating_add(u64::from(phnum) * PHDR as u64)))?;
 
     let mut segments = Vec::new();
     let mut total = 0u64;
@@ -102,24 +96,18 @@ fn parse(file: &[u8]) -> Result<(u64, Vec<Segment<'_>>), BootError> {
         }
         let start = u64_at(p, 24);
         if filesz > memsz {
-            return Err(BootError::BadElf(
-                "a segment has more bytes in the file than in memory",
-            ));
+            return Err(BootError::BadElf("a segment has more bytes in the file than in memory"));
         }
-        let end = start.checked_add(memsz).ok_or(BootError::BadElf(
-            "a segment wraps around the address space",
-        ))?;
+        let end =
+            start.checked_add(memsz).ok_or(BootError::BadElf("a segment wraps around the address space"))?;
         if start < HIGH_MEMORY {
-            return Err(BootError::BadElf(
-                "a segment's physical address is below 1 MiB",
-            ));
+            return Err(BootError::BadElf("a segment's physical address is below 1 MiB"));
         }
         total = total.saturating_add(memsz);
         if total > MAX_MEMORY {
             return Err(BootError::BadElf("its segments take more than 1 GiB"));
         }
-        let data = slice(file, offset, filesz)
-            .ok_or(cut("an ELF segment", offset.saturating_add(filesz)))?;
+        let data = slice(file, offset, filesz).ok_or(cut("an ELF segment", offset.saturating_add(filesz)))?;
         segments.push(Segment { data, start, end });
     }
     segments.sort_by_key(|s| s.start);

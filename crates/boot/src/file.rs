@@ -27,30 +27,17 @@ pub fn read_initrd(path: &Path) -> Result<Vec<u8>, BootError> {
 }
 
 fn read(what: &'static str, path: &Path, max: u64) -> Result<Vec<u8>, BootError> {
-    let fail = |source| BootError::File {
-        what,
-        path: path.to_owned(),
-        source,
-    };
+    let fail = |source| BootError::File { what, path: path.to_owned(), source };
     // Metadata first: opening a FIFO would wait for a writer.
     let meta = std::fs::metadata(path).map_err(fail)?;
     if !meta.is_file() {
-        return Err(BootError::NotAFile {
-            what,
-            path: path.to_owned(),
-        });
+        return Err(BootError::NotAFile { what, path: path.to_owned() });
     }
     let mut bytes = Vec::with_capacity(meta.len().min(max) as usize);
     // The file may grow while it is read; the cap holds all the same.
-    let read = File::open(path)
-        .and_then(|f| f.take(max + 1).read_to_end(&mut bytes))
-        .map_err(fail)?;
+    let read = File::open(path).and_then(|f| f.take(max + 1).read_to_end(&mut bytes)).map_err(fail)?;
     if read as u64 > max {
-        return Err(BootError::FileTooLarge {
-            what,
-            path: path.to_owned(),
-            max,
-        });
+        return Err(BootError::FileTooLarge { what, path: path.to_owned(), max });
     }
     Ok(bytes)
 }

@@ -21,10 +21,7 @@ const PAGE_SIZE: u64 = 1 << 7;
 
 /// Writes the boot GDT and returns its limit.
 pub(crate) fn write_gdt(mem: &impl GuestMemory) -> Result<u16, BootError> {
-    let gdt: Vec<u8> = [0, 0, CODE_64, DATA]
-        .iter()
-        .flat_map(|d: &u64| d.to_le_bytes())
-        .collect();
+    let gdt: Vec<u8> = [0, 0, CODE_64, DATA].iter().flat_map(|d: &u64| d.to_le_bytes()).collect();
     mem.write_slice(&gdt, GuestAddress(GDT_START))?;
     Ok(gdt.len() as u16 - 1)
 }

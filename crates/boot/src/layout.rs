@@ -39,7 +39,7 @@ pub const ACPI_NVS: Range<u64> = 0xf_f000..0x10_0000;
 /// Most E820 entries the zero page holds (`E820_MAX_ENTRIES_ZEROPAGE`).
 pub const E820_MAX: usize = 128;
 
-/// Kind of an E820 range (*ACPI 6.5 §15.1, table 15.5*).
+/// Kind of an E820 range (*ACPI 6.5 ch. 15*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum E820Kind {
@@ -81,12 +81,7 @@ impl Layout {
     /// all else.
     #[must_use]
     pub fn new(ram: Vec<Range<u64>>, reserved: Vec<Range<u64>>) -> Self {
-        Layout {
-            ram,
-            reserved,
-            acpi: ACPI,
-            nvs: ACPI_NVS,
-        }
+        Layout { ram, reserved, acpi: ACPI, nvs: ACPI_NVS }
     }
 
     /// Physical address of the RSDP.
@@ -104,20 +99,14 @@ impl Layout {
         let mut last = 0;
         for (i, r) in self.ram.iter().enumerate() {
             if r.start >= r.end || (r.start | r.end) & 0xfff != 0 || r.end > 1 << 52 {
-                return fail(format!(
-                    "RAM range {r:#x?} is empty, not in whole pages or above 2^52"
-                ));
+                return fail(format!("RAM range {r:#x?} is empty, not in whole pages or above 2^52"));
             }
             if i > 0 && r.start < last {
                 return fail(format!("RAM range {r:#x?} overlaps or precedes another"));
             }
             last = r.end;
         }
-        if self
-            .ram
-            .first()
-            .is_none_or(|r| r.start != 0 || r.end <= HIGH_MEMORY)
-        {
+        if self.ram.first().is_none_or(|r| r.start != 0 || r.end <= HIGH_MEMORY) {
             return fail("RAM must start at 0 and reach above 1 MiB".into());
         }
         for r in &self.reserved {
@@ -144,41 +133,24 @@ impl Layout {
     #[must_use]
     pub fn e820(&self) -> Vec<E820Entry> {
         let mut fixed = vec![
-            E820Entry {
-                range: self.acpi.clone(),
-                kind: E820Kind::Acpi,
-            },
-            E820Entry {
-                range: self.nvs.clone(),
-                kind: E820Kind::Nvs,
-            },
+            E820Entry { range: self.acpi.clone(), kind: E820Kind::Acpi },
+            E820Entry { range: self.nvs.clone(), kind: E820Kind::Nvs },
         ];
         // The legacy area is reserved where it is not ACPI's.
         let taken = [self.acpi.clone(), self.nvs.clone()];
         fixed.extend(
             subtract(LOW_MEMORY_END..HIGH_MEMORY, &taken)
                 .into_iter()
-                .map(|range| E820Entry {
-                    range,
-                    kind: E820Kind::Reserved,
-                }),
+                .map(|range| E820Entry { range, kind: E820Kind::Reserved }),
         );
         for range in merged(&self.reserved) {
-            fixed.push(E820Entry {
-                range,
-                kind: E820Kind::Reserved,
-            });
+            fixed.push(E820Entry { range, kind: E820Kind::Reserved });
         }
         let cut: Vec<_> = fixed.iter().map(|e| e.range.clone()).collect();
         let mut map = fixed;
         for ram in &self.ram {
             map.extend(
-                subtract(ram.clone(), &cut)
-                    .into_iter()
-                    .map(|range| E820Entry {
-                        range,
-                        kind: E820Kind::Ram,
-                    }),
+                subtract(ram.clone(), &cut).into_iter().map(|range| E820Entry { range, kind: E820Kind::Ram }),
             );
         }
         map.sort_by_key(|e| e.range.start);
@@ -197,12 +169,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`BootError::NoRoom`].
-    pub fn require_usable(
-        &self,
-        what: &'static str,
-        start: u64,
-        end: u64,
-    ) -> Result<(), BootError> {
+    pub fn require_usable(&self, what: &'static str, start: u64, end: u64) -> Result<(), BootError> {
         let mut ram_end = 0;
         for r in self.usable() {
             let r = r.start..r.end.min(IDENTITY_END);
@@ -213,12 +180,7 @@ impl Layout {
                 ram_end = r.end;
             }
         }
-        Err(BootError::NoRoom {
-            what,
-            start,
-            end,
-            ram_end,
-        })
+        Err(BootError::NoRoom { what, start, end, ram_end })
     }
 }
 
@@ -264,10 +226,7 @@ mod tests {
 
     #[test]
     fn e820_of_a_plain_machine() {
-        let l = Layout::new(
-            vec![0..0x8000_0000, 1 << 32..2 << 32],
-            vec![0xe000_0000..0xf000_0000],
-        );
+        let l = Layout::new(vec![0..0x8000_0000, 1 << 32..2 << 32], vec![0xe000_0000..0xf000_0000]);
         l.validate().unwrap();
         let want = [
             (0, 0x9_fc00, E820Kind::Ram),
@@ -278,11 +237,7 @@ mod tests {
             (0xe000_0000, 0xf000_0000, E820Kind::Reserved),
             (1 << 32, 2 << 32, E820Kind::Ram),
         ];
-        let got: Vec<_> = l
-            .e820()
-            .into_iter()
-            .map(|e| (e.range.start, e.range.end, e.kind))
-            .collect();
+        let got: Vec<_> = l.e820().into_iter().map(|e| (e.range.start, e.range.end, e.kind)).collect();
         assert_eq!(got, want);
     }
 
@@ -290,11 +245,7 @@ mod tests {
     fn reserved_ranges_cut_ram() {
         let l = Layout::new(
             vec![0..0x1000_0000],
-            vec![
-                0x400_0000..0x500_0000,
-                0x480_0000..0x600_0000,
-                0xfff_f000..0x1000_1000,
-            ],
+            vec![0x400_0000..0x500_0000, 0x480_0000..0x600_0000, 0xfff_f000..0x1000_1000],
         );
         let usable: Vec<_> = l.usable().collect();
         assert_eq!(usable, [0x10_0000..0x400_0000, 0x600_0000..0xfff_f000]);
@@ -306,12 +257,7 @@ mod tests {
 
     #[test]
     fn broken_layouts_are_refused() {
-        let bad = |ram, reserved| {
-            Layout::new(ram, reserved)
-                .validate()
-                .unwrap_err()
-                .to_string()
-        };
+        let bad = |ram, reserved| Layout::new(ram, reserved).validate().unwrap_err().to_string();
         assert!(bad(vec![], vec![]).contains("start at 0"));
         assert!(bad(vec![0..0x10_0000], vec![]).contains("1 MiB"));
         assert!(bad(vec![0x1000..0x20_0000], vec![]).contains("start at 0"));
@@ -321,9 +267,7 @@ mod tests {
         let mut l = Layout::new(vec![0..0x20_0000], vec![]);
         l.nvs = 0xe_0000..0xe_1000;
         assert!(l.validate().is_err());
-        let many = (0..200)
-            .map(|i| 0x1_0000_0000 + i * 0x2000..0x1_0000_1000 + i * 0x2000)
-            .collect();
+        let many = (0..200).map(|i| 0x1_0000_0000 + i * 0x2000..0x1_0000_1000 + i * 0x2000).collect();
         assert!(bad(vec![0..0x20_0000], many).contains("128"));
     }
 }

@@ -107,10 +107,7 @@ pub fn load(
 
     let max = (header.cmdline_size() as usize).min(CMDLINE_MAX);
     if cmdline.len() > max {
-        return Err(BootError::CmdlineTooLong {
-            len: cmdline.len(),
-            max,
-        });
+        return Err(BootError::CmdlineTooLong { len: cmdline.len(), max });
     }
     if cmdline.contains('\0') {
         return Err(BootError::CmdlineNul);
@@ -119,13 +116,9 @@ pub fn load(
     mem.write_slice(&[0], GuestAddress(CMDLINE_START + cmdline.len() as u64))?;
 
     let initrd = match initrd {
-        Some(bytes) if !bytes.is_empty() => Some(initrd::place(
-            mem,
-            bytes,
-            &loaded,
-            header.initrd_addr_max(),
-            layout,
-        )?),
+        Some(bytes) if !bytes.is_empty() => {
+            Some(initrd::place(mem, bytes, &loaded, header.initrd_addr_max(), layout)?)
+        }
         _ => None,
     };
     zeropage::write(mem, &header, &loaded, initrd, layout)?;

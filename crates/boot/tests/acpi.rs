@@ -36,10 +36,7 @@ fn read(board: &Board) -> Read {
         let len = u32_at(&mem, at + 4) as usize;
         let t = bytes(&mem, at, len);
         let name = String::from_utf8(t[..4].to_vec()).unwrap();
-        assert!(
-            at >= layout.acpi.start && at + len as u64 <= layout.acpi.end,
-            "{name}"
-        );
+        assert!(at >= layout.acpi.start && at + len as u64 <= layout.acpi.end, "{name}");
         assert_eq!((sum(&t), at % 64), (0, 0), "{name}");
         tables.insert(name, (at, t.clone()));
         t
@@ -54,20 +51,14 @@ fn read(board: &Board) -> Read {
     assert_eq!(u64_in(&fadt, 140), dsdt);
     let facs = u64::from(u32_in(&fadt, 36));
     assert_eq!((facs, u64_in(&fadt, 132)), (layout.nvs.start, 0));
-    assert_eq!(
-        (bytes(&mem, facs, 4), u32_at(&mem, facs + 4)),
-        (b"FACS".to_vec(), 64)
-    );
+    assert_eq!((bytes(&mem, facs, 4), u32_at(&mem, facs + 4)), (b"FACS".to_vec(), 64));
     let len = u32_at(&mem, dsdt + 4) as usize;
     let d = bytes(&mem, dsdt, len);
     assert_eq!((sum(&d), &d[..4]), (0, b"DSDT".as_slice()));
     tables.insert("DSDT".into(), (dsdt, d));
 
     // No table overlaps another.
-    let mut at: Vec<_> = tables
-        .values()
-        .map(|(a, t)| (*a, *a + t.len() as u64))
-        .collect();
+    let mut at: Vec<_> = tables.values().map(|(a, t)| (*a, *a + t.len() as u64)).collect();
     at.sort_unstable();
     assert!(at.windows(2).all(|w| w[0].1 <= w[1].0));
     Read { mem, tables }
@@ -110,22 +101,11 @@ fn fadt_says_what_the_board_has() {
     let f = &read(&Board::new(4, ram())).tables["FACP"].1;
     assert_eq!((f.len(), f[8], f[131]), (276, 6, 5));
     assert_eq!(u16_in(f, 46), 9, "SCI");
-    assert_eq!(
-        (u32_in(f, 48), f[52], f[53]),
-        (0, 0, 0),
-        "always in ACPI mode"
-    );
-    assert_eq!(
-        (u32_in(f, 56), u32_in(f, 64), u32_in(f, 76)),
-        (0x600, 0x604, 0x608)
-    );
+    assert_eq!((u32_in(f, 48), f[52], f[53]), (0, 0, 0), "always in ACPI mode");
+    assert_eq!((u32_in(f, 56), u32_in(f, 64), u32_in(f, 76)), (0x600, 0x604, 0x608));
     assert_eq!((f[88], f[89], f[91]), (4, 2, 4));
     assert_eq!(f[108], 0x32, "century");
-    assert_eq!(
-        u16_in(f, 109),
-        0b1_0101,
-        "ISA devices, no VGA, no ASPM; MSI works, no 8042"
-    );
+    assert_eq!(u16_in(f, 109), 0b1_0101, "ISA devices, no VGA, no ASPM; MSI works, no 8042");
     let flags = u32_in(f, 112);
     assert_eq!(flags >> 20 & 1, 0, "not hardware-reduced");
     assert_eq!(flags >> 10 & 1, 1, "reset register");
@@ -151,25 +131,14 @@ fn madt_lists_processors_and_interrupts() {
     let m = &read(&Board::new(3, ram())).tables["APIC"].1;
     assert_eq!((u32_in(m, 36), u32_in(m, 40)), (0xfee0_0000, 0));
     let e = entries(m, 44);
-    let of = |t: u8| {
-        e.iter()
-            .filter(|e| e.0 == t)
-            .map(|e| e.1)
-            .collect::<Vec<_>>()
-    };
+    let of = |t: u8| e.iter().filter(|e| e.0 == t).map(|e| e.1).collect::<Vec<_>>();
     let lapics = of(0);
     assert_eq!(lapics.len(), 3);
     for (i, l) in lapics.iter().enumerate() {
         assert_eq!(*l, [0, 8, i as u8, i as u8, 1, 0, 0, 0]);
     }
     assert_eq!(of(1), [[1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]]);
-    assert_eq!(
-        of(2),
-        [
-            [2, 10, 0, 0, 2, 0, 0, 0, 5, 0],
-            [2, 10, 0, 9, 9, 0, 0, 0, 13, 0]
-        ]
-    );
+    assert_eq!(of(2), [[2, 10, 0, 0, 2, 0, 0, 0, 5, 0], [2, 10, 0, 9, 9, 0, 0, 0, 13, 0]]);
     assert_eq!(of(4), [[4, 6, 0xff, 0, 0, 1]]);
     assert!(of(9).is_empty() && of(10).is_empty());
 
@@ -181,10 +150,7 @@ fn madt_lists_processors_and_interrupts() {
     assert_eq!(u32_in(m, 40), 1, "PCAT_COMPAT");
     let e = entries(m, 44);
     let x = e.iter().find(|e| e.0 == 9).unwrap().1;
-    assert_eq!(
-        (x.len(), u32_in(x, 4), u32_in(x, 8), u32_in(x, 12)),
-        (16, 0x1234, 1, 1)
-    );
+    assert_eq!((x.len(), u32_in(x, 4), u32_in(x, 8), u32_in(x, 12)), (16, 0x1234, 1, 1));
     assert!(e.iter().any(|e| e.0 == 10 && e.1.len() == 12));
     let s = &r.tables["SRAT"].1;
     let e = entries(s, 48);
@@ -201,31 +167,13 @@ fn srat_covers_processors_ram_and_epc() {
     let e = entries(s, 48);
     let cpus: Vec<_> = e.iter().filter(|e| e.0 == 0).collect();
     assert_eq!(cpus.len(), 2);
-    assert!(
-        cpus.iter()
-            .all(|c| c.1.len() == 16 && c.1[2] == 0 && u32_in(c.1, 4) == 1)
-    );
+    assert!(cpus.iter().all(|c| c.1.len() == 16 && c.1[2] == 0 && u32_in(c.1, 4) == 1));
     let memory: Vec<_> = e
         .iter()
         .filter(|e| e.0 == 1)
-        .map(|e| {
-            (
-                e.1.len(),
-                u32_in(e.1, 2),
-                u64_in(e.1, 8),
-                u64_in(e.1, 16),
-                u32_in(e.1, 28),
-            )
-        })
+        .map(|e| (e.1.len(), u32_in(e.1, 2), u64_in(e.1, 8), u64_in(e.1, 16), u32_in(e.1, 28)))
         .collect();
-    assert_eq!(
-        memory,
-        [
-            (40, 0, 0, 2 * GIB, 1),
-            (40, 0, 4 * GIB, GIB, 1),
-            (40, 0, 8 * GIB, 64 << 20, 1),
-        ]
-    );
+    assert_eq!(memory, [(40, 0, 0, 2 * GIB, 1), (40, 0, 4 * GIB, GIB, 1), (40, 0, 8 * GIB, 64 << 20, 1),]);
     assert!(contains(&r.tables["DSDT"].1, b"INT0E0C\0"));
 }
 
@@ -235,10 +183,7 @@ fn mcfg_names_the_ecam_window() {
     b.pci.last_bus = 15;
     let r = read(&b);
     let m = &r.tables["MCFG"].1;
-    assert_eq!(
-        (m.len(), u64_in(m, 44), u16_in(m, 52), m[54], m[55]),
-        (60, 0xe000_0000, 0, 0, 15)
-    );
+    assert_eq!((m.len(), u64_in(m, 44), u16_in(m, 52), m[54], m[55]), (60, 0xe000_0000, 0, 0, 15));
     // The same window as a motherboard resource: Memory32Fixed.
     let d = &r.tables["DSDT"].1;
     assert!(contains(d, &[0x86, 9, 0, 1, 0, 0, 0, 0xe0, 0, 0, 0, 1]));
@@ -257,10 +202,7 @@ fn dsdt_has_the_devices() {
     assert!(contains(d, b"C001\x08_HID\x0dACPI0007\0\x08_UID\x01"));
     assert!(!contains(d, b"C002"));
     // Bus numbers 0 to 255.
-    assert!(contains(
-        d,
-        &[0x88, 13, 0, 2, 12, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0, 1]
-    ));
+    assert!(contains(d, &[0x88, 13, 0, 2, 12, 0, 0, 0, 0, 0, 255, 0, 0, 0, 0, 1]));
     // 64-bit window.
     let mut q = vec![0x8a, 43, 0, 0, 12, 1];
     for v in [0u64, 0x10_0000_0000, 0x1f_ffff_ffff, 0, 0x10_0000_0000] {
@@ -272,12 +214,7 @@ fn dsdt_has_the_devices() {
     assert_eq!(b.pci.gsi(3, 1), 20);
     // COM1: PNP0501, ports, edge-triggered active-high interrupt 4.
     assert!(contains(d, &[0x0c, 0x41, 0xd0, 0x05, 0x01]));
-    assert!(contains(
-        d,
-        &[
-            0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8, 0x89, 6, 0, 3, 1, 4, 0, 0, 0
-        ]
-    ));
+    assert!(contains(d, &[0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8, 0x89, 6, 0, 3, 1, 4, 0, 0, 0]));
     b.serial = None;
     assert!(!contains(&read(&b).tables["DSDT"].1, b"COM1"));
 }
@@ -318,9 +255,7 @@ fn impossible_boards_are_refused() {
 
     let mut small = layout.clone();
     small.acpi.end = small.acpi.start + 0x1000;
-    let text = boot::acpi::build(&Board::new(64, ram()), &small)
-        .unwrap_err()
-        .to_string();
+    let text = boot::acpi::build(&Board::new(64, ram()), &small).unwrap_err().to_string();
     assert!(text.contains("4096"), "{text}");
 }
 

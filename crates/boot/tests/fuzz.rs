@@ -16,20 +16,16 @@ fn seeds() -> &'static [Vec<u8>] {
         lz4.extend((block.len() as u32).to_le_bytes());
         lz4.extend(&block);
         lz4.extend([0; 4]);
-        let zstd = ruzstd::encoding::compress_to_vec(
-            v.as_slice(),
-            ruzstd::encoding::CompressionLevel::Fastest,
-        );
+        let zstd =
+            ruzstd::encoding::compress_to_vec(v.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
         let xz = {
             use std::io::Write;
             let mut w = liblzma::write::XzEncoder::new(Vec::new(), 1);
             w.write_all(&v).unwrap();
             w.finish().unwrap()
         };
-        let mut all: Vec<_> = [gzip(&v), lz4, zstd, xz, v.clone(), b"?".to_vec()]
-            .iter()
-            .map(|p| bzimage(p))
-            .collect();
+        let mut all: Vec<_> =
+            [gzip(&v), lz4, zstd, xz, v.clone(), b"?".to_vec()].iter().map(|p| bzimage(p)).collect();
         all.push(v);
         all
     })

@@ -11,9 +11,7 @@ const MIB: u64 = 1 << 20;
 
 fn error(kernel: &[u8], initrd: Option<&[u8]>, cmdline: &str, ram: u64) -> String {
     let (mem, layout) = guest(&[0..ram]);
-    let text = load(&mem, kernel, initrd, cmdline, &layout)
-        .unwrap_err()
-        .to_string();
+    let text = load(&mem, kernel, initrd, cmdline, &layout).unwrap_err().to_string();
     assert!(!text.contains('\n'), "{text}");
     text
 }
@@ -22,8 +20,7 @@ fn error(kernel: &[u8], initrd: Option<&[u8]>, cmdline: &str, ram: u64) -> Strin
 fn elf_segments_land_and_bss_is_zeroed() {
     let (mem, layout) = guest(&[0..64 * MIB]);
     // Dirt where .bss goes.
-    mem.write_slice(&[0xff; 0x6000], GuestAddress(KERNEL + 0x20_0000))
-        .unwrap();
+    mem.write_slice(&[0xff; 0x6000], GuestAddress(KERNEL + 0x20_0000)).unwrap();
     let e = load(&mem, &vmlinux(), None, "console=ttyS0", &layout).unwrap();
     assert_eq!(e.form, Form::Elf);
     assert_eq!(e.rip, KERNEL + 0x10);
@@ -40,14 +37,7 @@ fn elf_segments_land_and_bss_is_zeroed() {
 fn zero_page_of_a_bzimage() {
     let (mem, layout) = guest(&[0..64 * MIB, 1 << 32..(1 << 32) + 16 * MIB]);
     let initrd: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
-    let e = load(
-        &mem,
-        &bzimage(&gzip(&vmlinux())),
-        Some(&initrd),
-        "quiet",
-        &layout,
-    )
-    .unwrap();
+    let e = load(&mem, &bzimage(&gzip(&vmlinux())), Some(&initrd), "quiet", &layout).unwrap();
     assert_eq!(e.form, Form::Unpacked(Format::Gzip));
     assert_eq!(e.rip, KERNEL + 0x10);
     assert_eq!(e.kernel, (KERNEL, KERNEL + 0x20_5000));
@@ -56,22 +46,10 @@ fn zero_page_of_a_bzimage() {
     assert_eq!(bytes(&mem, zp + 0x202, 4), b"HdrS");
     assert_eq!(bytes(&mem, zp + 0x1fe, 2), [0x55, 0xaa]);
     assert_eq!(bytes(&mem, zp + 0x1ef, 1), [0], "sentinel");
-    assert_eq!(
-        bytes(&mem, zp + 0x210, 2),
-        [0xff, 0x01],
-        "loader type; no KASLR, no heap"
-    );
-    assert_eq!(
-        u64_at(&mem, zp + 0x250),
-        0,
-        "setup_data is not taken from the file"
-    );
+    assert_eq!(bytes(&mem, zp + 0x210, 2), [0xff, 0x01], "loader type; no KASLR, no heap");
+    assert_eq!(u64_at(&mem, zp + 0x250), 0, "setup_data is not taken from the file");
     assert_eq!(u64_at(&mem, zp + 0x258), KERNEL);
-    assert_eq!(
-        bytes(&mem, zp + 0x26c, 0x24),
-        [0; 0x24],
-        "nothing past the header's end"
-    );
+    assert_eq!(bytes(&mem, zp + 0x26c, 0x24), [0; 0x24], "nothing past the header's end");
     assert_eq!(bytes(&mem, zp, 0x40), [0; 0x40], "screen_info");
     assert_eq!(u64_at(&mem, zp + 0x70), layout.rsdp());
 
@@ -103,14 +81,8 @@ fn gdt_and_page_tables() {
     let code = u64_at(&mem, e.gdt_base + u64::from(BOOT_CS));
     let data = u64_at(&mem, e.gdt_base + u64::from(BOOT_DS));
     // P, S, code/data type; L for code, D/B for data.
-    assert_eq!(
-        (code >> 40 & 0x9a, code >> 53 & 1, code >> 54 & 1),
-        (0x9a, 1, 0)
-    );
-    assert_eq!(
-        (data >> 40 & 0x9a, data >> 53 & 1, data >> 54 & 1),
-        (0x92, 0, 1)
-    );
+    assert_eq!((code >> 40 & 0x9a, code >> 53 & 1, code >> 54 & 1), (0x9a, 1, 0));
+    assert_eq!((data >> 40 & 0x9a, data >> 53 & 1, data >> 54 & 1), (0x92, 0, 1));
 
     let walk = |va: u64| {
         let l4 = u64_at(&mem, e.cr3 + (va >> 39 & 511) * 8);
@@ -120,15 +92,7 @@ fn gdt_and_page_tables() {
         assert_eq!(l2 & 0x83, 0x83);
         (l2 & !0x1f_ffff) + (va & 0x1f_ffff)
     };
-    for va in [
-        0,
-        0x7000,
-        KERNEL,
-        0x3fff_ffff,
-        0x4000_0000,
-        0xbfff_f123,
-        0xffff_ffff,
-    ] {
+    for va in [0, 0x7000, KERNEL, 0x3fff_ffff, 0x4000_0000, 0xbfff_f123, 0xffff_ffff] {
         assert_eq!(walk(va), va);
     }
     assert_eq!(u64_at(&mem, e.cr3 + 8), 0);
@@ -147,10 +111,7 @@ fn unknown_compression_is_loaded_as_is() {
 
     let mut fixed = file.clone();
     fixed[0x234] = 0; // not relocatable: at code32_start
-    assert_eq!(
-        load(&mem, &fixed, None, "", &layout).unwrap().rip,
-        0x10_0200
-    );
+    assert_eq!(load(&mem, &fixed, None, "", &layout).unwrap().rip, 0x10_0200);
     assert!(error(&file, None, "", 18 * MIB).contains("more memory"));
 }
 
@@ -166,16 +127,8 @@ fn initrd_respects_addr_max_and_the_kernel() {
     assert_eq!(e.initrd.unwrap().1, KERNEL);
     // Nowhere.
     let text = error(&file, Some(&vec![1; 16 << 20]), "", 64 * MIB);
-    assert!(
-        text.contains("16777216") && text.contains("0x1800000"),
-        "{text}"
-    );
-    assert!(
-        load(&mem, &file, Some(&[]), "", &layout)
-            .unwrap()
-            .initrd
-            .is_none()
-    );
+    assert!(text.contains("16777216") && text.contains("0x1800000"), "{text}");
+    assert!(load(&mem, &file, Some(&[]), "", &layout).unwrap().initrd.is_none());
 }
 
 #[test]
@@ -257,14 +210,8 @@ fn broken_files_are_named() {
 fn too_little_memory_is_named() {
     for k in [vmlinux(), bzimage(&gzip(&vmlinux()))] {
         let text = error(&k, None, "", 18 * MIB);
-        assert!(
-            text.contains("0x1000000") || text.contains("0x1200000"),
-            "{text}"
-        );
-        assert!(
-            text.contains("0x1200000") && text.contains("more memory"),
-            "{text}"
-        );
+        assert!(text.contains("0x1000000") || text.contains("0x1200000"), "{text}");
+        assert!(text.contains("0x1200000") && text.contains("more memory"), "{text}");
     }
 }
 
@@ -272,29 +219,16 @@ fn too_little_memory_is_named() {
 fn memory_that_does_not_back_the_layout_is_an_error() {
     let (mem, _) = guest(&[0..2 * MIB]);
     let (_, layout) = guest(&[0..64 * MIB]);
-    assert!(
-        load(&mem, &vmlinux(), None, "", &layout)
-            .unwrap_err()
-            .to_string()
-            .contains("back")
-    );
+    assert!(load(&mem, &vmlinux(), None, "", &layout).unwrap_err().to_string().contains("back"));
 }
 
 #[test]
 fn files_are_checked_before_they_are_read() {
     let dir = std::env::temp_dir();
-    assert!(
-        boot::read_kernel(&dir)
-            .unwrap_err()
-            .to_string()
-            .contains("regular file")
-    );
+    assert!(boot::read_kernel(&dir).unwrap_err().to_string().contains("regular file"));
     let missing = dir.join("no-such-kernel-file");
     let text = boot::read_initrd(&missing).unwrap_err().to_string();
-    assert!(
-        text.contains("initrd") && text.contains("no-such-kernel-file"),
-        "{text}"
-    );
+    assert!(text.contains("initrd") && text.contains("no-such-kernel-file"), "{text}");
     let file = dir.join(format!("boot-test-{}", std::process::id()));
     std::fs::write(&file, b"abc").unwrap();
     assert_eq!(boot::read_kernel(&file).unwrap(), b"abc");

@@ -8,6 +8,7 @@
 //! * [`thunk`]: guest instructions that the host executes
 //! * [`shared`]: what other threads may touch; [`bus`]: what the processor asks of the board
 
+pub mod apic;
 pub mod bus;
 pub mod cache;
 pub mod decode;

@@ -2,10 +2,7 @@
 
 /// The value of a little-endian access; bytes past the eighth are dropped.
 pub(crate) fn value(data: &[u8]) -> u64 {
-    data.iter()
-        .take(8)
-        .enumerate()
-        .fold(0, |v, (i, &b)| v | u64::from(b) << (8 * i))
+    data.iter().take(8).enumerate().fold(0, |v, (i, &b)| v | u64::from(b) << (8 * i))
 }
 
 /// Answers a read with `value`, zero-extended or truncated to the access.

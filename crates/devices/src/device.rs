@@ -51,11 +51,7 @@ pub struct StateError {
 
 impl StateError {
     pub(crate) fn new(device: &'static str, field: &'static str, why: impl Into<String>) -> Self {
-        Self {
-            device,
-            field,
-            why: why.into(),
-        }
+        Self { device, field, why: why.into() }
     }
 }
 

@@ -62,10 +62,7 @@ pub struct I8042 {
 impl I8042 {
     /// A controller that reports reset requests to `power`.
     pub fn new(power: Arc<dyn PowerSink>) -> Self {
-        Self {
-            power,
-            s: I8042State::default(),
-        }
+        Self { power, s: I8042State::default() }
     }
 
     fn status(&self) -> u8 {

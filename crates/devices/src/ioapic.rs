@@ -75,12 +75,7 @@ struct Core {
 
 impl Core {
     fn fresh(id: u8) -> IoApicState {
-        IoApicState {
-            id: id & 0xf,
-            select: 0,
-            table: [RTE_MASKED; PINS as usize],
-            lines: 0,
-        }
+        IoApicState { id: id & 0xf, select: 0, table: [RTE_MASKED; PINS as usize], lines: 0 }
     }
 
     /// Sends pin `n`'s message, if its entry allows.
@@ -184,13 +179,7 @@ pub struct IoApic {
 impl IoApic {
     /// An I/O APIC with APIC ID `id` (4 bits) at power-on, sending to `sink`.
     pub fn new(id: u8, sink: Arc<dyn InterruptSink>) -> Self {
-        Self {
-            core: Arc::new(Mutex::new(Core {
-                s: Core::fresh(id),
-                power_on_id: id,
-                sink,
-            })),
-        }
+        Self { core: Arc::new(Mutex::new(Core { s: Core::fresh(id), power_on_id: id, sink })) }
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -199,12 +188,7 @@ impl IoApic {
 
     /// The wire into pin `pin`; none if there is no such pin.
     pub fn pin(&self, pin: u8) -> Option<Arc<dyn IrqLine>> {
-        (pin < PINS).then(|| {
-            Arc::new(Pin {
-                ioapic: self.clone(),
-                pin,
-            }) as Arc<dyn IrqLine>
-        })
+        (pin < PINS).then(|| Arc::new(Pin { ioapic: self.clone(), pin }) as Arc<dyn IrqLine>)
     }
 
     /// A local APIC broadcast the EOI of a level-triggered `vector`.
@@ -263,10 +247,7 @@ impl Device for IoApic {
     }
 
     fn load(&mut self, state: IoApicState) -> Result<(), StateError> {
-        let valid = state
-            .table
-            .iter()
-            .all(|e| e & !(RTE_WRITABLE | RTE_REMOTE_IRR) == 0);
+        let valid = state.table.iter().all(|e| e & !(RTE_WRITABLE | RTE_REMOTE_IRR) == 0);
         if !valid || state.lines >> PINS != 0 || state.id > 0xf {
             return Err(StateError::new("ioapic", "registers", "have reserved bits set"));
         }
@@ -348,13 +329,8 @@ mod tests {
         pin.set(true);
         pin.set(true);
         pin.set(false);
-        let expected = ApicMessage {
-            dest: 3,
-            dest_mode_logical: true,
-            delivery_mode: 0,
-            vector: 0x30,
-            level: false,
-        };
+        let expected =
+            ApicMessage { dest: 3, dest_mode_logical: true, delivery_mode: 0, vector: 0x30, level: false };
         assert_eq!(sink.take(), [expected]);
         pin.set(true);
         assert_eq!(sink.take().len(), 1);

@@ -45,18 +45,12 @@ pub struct WiredOr {
 impl WiredOr {
     /// A junction driving `out`.
     pub fn new(out: Arc<dyn IrqLine>) -> Arc<Self> {
-        Arc::new(Self {
-            inputs: AtomicU64::new(0),
-            out,
-        })
+        Arc::new(Self { inputs: AtomicU64::new(0), out })
     }
 
     /// Input number `index` (taken modulo 64; give each device its own).
     pub fn input(self: &Arc<Self>, index: u32) -> Arc<dyn IrqLine> {
-        Arc::new(OrInput {
-            or: Arc::clone(self),
-            bit: 1u64.wrapping_shl(index),
-        })
+        Arc::new(OrInput { or: Arc::clone(self), bit: 1u64.wrapping_shl(index) })
     }
 }
 

@@ -37,7 +37,7 @@ pub mod pit;
 pub mod pm;
 pub mod rtc;
 pub mod serial;
-//pub mod virtio;
+pub mod virtio;
 
 pub use device::{Clock, Device, MsiSink, PowerSink, StateError};
 pub use irq::{IrqLine, WiredOr};

@@ -59,10 +59,7 @@ pub struct ChipState {
 
 impl ChipState {
     fn fresh() -> Self {
-        Self {
-            lowest: 7,
-            ..Self::default()
-        }
+        Self { lowest: 7, ..Self::default() }
     }
 
     fn set_line(&mut self, pin: u8, level: bool) {
@@ -85,9 +82,7 @@ impl ChipState {
 
     /// Position in the priority order of the first of `bits`; 8 if none.
     fn priority(&self, bits: u8) -> u8 {
-        (0..8)
-            .find(|&n| bits & 1 << ((self.lowest + 1 + n) & 7) != 0)
-            .unwrap_or(8)
+        (0..8).find(|&n| bits & 1 << ((self.lowest + 1 + n) & 7) != 0).unwrap_or(8)
     }
 
     /// The input whose interrupt would be taken now.
@@ -155,11 +150,7 @@ impl ChipState {
                 0 => self.rotate_on_auto_eoi = false,
                 4 => self.rotate_on_auto_eoi = true,
                 1 | 5 => {
-                    let serving = if self.special_mask {
-                        self.isr & !self.imr
-                    } else {
-                        self.isr
-                    };
+                    let serving = if self.special_mask { self.isr & !self.imr } else { self.isr };
                     let n = self.priority(serving);
                     if n < 8 {
                         let pin = (self.lowest + 1 + n) & 7;
@@ -315,12 +306,7 @@ impl Pic {
     /// A pair whose INTR drives `intr`. `intr` is called with the chips
     /// locked and must not call back.
     pub fn new(intr: Arc<dyn IrqLine>) -> Self {
-        Self {
-            core: Arc::new(Mutex::new(Core {
-                chips: [ChipState::fresh(), ChipState::fresh()],
-                intr,
-            })),
-        }
+        Self { core: Arc::new(Mutex::new(Core { chips: [ChipState::fresh(), ChipState::fresh()], intr })) }
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -330,10 +316,7 @@ impl Pic {
     /// The wire of ISA interrupt `irq` (0–15; 2 is the cascade and goes
     /// nowhere).
     pub fn line(&self, irq: u8) -> Arc<dyn IrqLine> {
-        Arc::new(PicLine {
-            pic: self.clone(),
-            irq: irq & 15,
-        })
+        Arc::new(PicLine { pic: self.clone(), irq: irq & 15 })
     }
 
     /// The INTA cycle: takes the pending interrupt of highest priority and
@@ -391,9 +374,7 @@ impl Device for Pic {
     }
 
     fn save(&self) -> PicState {
-        PicState {
-            chips: self.core().chips.clone(),
-        }
+        PicState { chips: self.core().chips.clone() }
     }
 
     fn load(&mut self, state: PicState) -> Result<(), StateError> {

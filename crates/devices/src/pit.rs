@@ -70,10 +70,7 @@ impl Default for CounterState {
 impl CounterState {
     /// Ticks since loading, at `now`; none if not counting.
     fn elapsed(&self, now: u64) -> Option<u64> {
-        self.frozen.or_else(|| {
-            self.start_ns
-                .map(|s| ticks(now.saturating_sub(s), PIT_HZ))
-        })
+        self.frozen.or_else(|| self.start_ns.map(|s| ticks(now.saturating_sub(s), PIT_HZ)))
     }
 
     fn out(&self, now: u64) -> bool {
@@ -107,11 +104,7 @@ impl CounterState {
             }
             _ => (n + wrap - t % wrap) % wrap,
         } % wrap;
-        if self.bcd {
-            to_bcd(value)
-        } else {
-            value as u16
-        }
+        if self.bcd { to_bcd(value) } else { value as u16 }
     }
 
     /// Ticks after which OUT next rises, counted from loading.
@@ -250,14 +243,12 @@ impl CounterState {
 }
 
 fn to_bcd(v: u64) -> u16 {
-    (v % 10 | (v / 10 % 10) << 4 | (v / 100 % 10) << 8 | (v / 1000 % 10) << 12) as u16
+    ((v % 10) | ((v / 10 % 10) << 4) | ((v / 100 % 10) << 8) | ((v / 1000 % 10) << 12)) as u16
 }
 
 fn from_bcd(v: u16) -> u32 {
     // digits above nine cannot be told from the data sheet; weigh them as they are
-    (0..4).fold(0, |sum, d| {
-        sum + u32::from(v >> (4 * d) & 0xf) * 10u32.pow(d)
-    })
+    (0..4).fold(0, |sum, d| sum + u32::from(v >> (4 * d) & 0xf) * 10u32.pow(d))
 }
 
 /// What a snapshot keeps of the PIT.
@@ -282,14 +273,8 @@ pub struct Pit {
 impl Pit {
     /// A PIT whose counter 0 drives `irq0`.
     pub fn new(clock: Arc<dyn Clock>, irq0: Arc<dyn IrqLine>) -> Self {
-        let mut pit = Self {
-            clock,
-            irq0,
-            counters: Default::default(),
-            port61: 0,
-            seen_ns: 0,
-            irq_level: false,
-        };
+        let mut pit =
+            Self { clock, irq0, counters: Default::default(), port61: 0, seen_ns: 0, irq_level: false };
         pit.reset();
         pit
     }
@@ -356,7 +341,7 @@ impl Pit {
 
     fn read_port61(&self, now: u64) -> u8 {
         // the refresh request toggles every 15.085 µs: counter 1 at 18 ticks
-        let refresh = ticks(now, PIT_HZ) / 18 & 1 != 0;
+        let refresh = (ticks(now, PIT_HZ) / 18) & 1 != 0;
         self.port61 & 0xf | u8::from(refresh) << 4 | u8::from(self.counters[2].out(now)) << 5
     }
 }
@@ -411,11 +396,7 @@ impl Device for Pit {
             counters: self.counters.clone(),
             port61: self.port61,
             // before anything is loaded no time matters
-            seen_ns: if self.counters[0].start_ns.is_some() {
-                self.seen_ns
-            } else {
-                0
-            },
+            seen_ns: if self.counters[0].start_ns.is_some() { self.seen_ns } else { 0 },
         }
     }
 
@@ -428,8 +409,7 @@ impl Device for Pit {
         self.counters = state.counters;
         self.port61 = state.port61 & 0xf;
         self.seen_ns = state.seen_ns;
-        let level =
-            self.counters[0].start_ns.is_some() && self.counters[0].out(self.clock.now_ns());
+        let level = self.counters[0].start_ns.is_some() && self.counters[0].out(self.clock.now_ns());
         self.irq_level = level;
         self.irq0.set(level);
         Ok(())

@@ -142,8 +142,7 @@ impl AcpiPm {
     }
 
     fn write_control(&mut self, v: u16, written: u16) {
-        self.control =
-            (self.control & !(written & CNT_MASK)) | (v & written & CNT_MASK) | CNT_SCI_EN;
+        self.control = (self.control & !(written & CNT_MASK)) | (v & written & CNT_MASK) | CNT_SCI_EN;
         if v & written & CNT_SLP_EN != 0 && (self.control >> 10 & 7) as u8 == self.s5 {
             self.power.power_off();
         }
@@ -194,12 +193,7 @@ impl Device for AcpiPm {
     }
 
     fn save(&self) -> PmState {
-        PmState {
-            status: self.status,
-            enable: self.enable,
-            control: self.control,
-            seen_ns: self.seen_ns,
-        }
+        PmState { status: self.status, enable: self.enable, control: self.control, seen_ns: self.seen_ns }
     }
 
     fn load(&mut self, state: PmState) -> Result<(), StateError> {

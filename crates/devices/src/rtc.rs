@@ -83,16 +83,8 @@ impl Rtc {
 
     /// A clock showing `clock`'s wall time, driving IRQ 8 through `irq`.
     pub fn new(clock: Arc<dyn Clock>, irq: Arc<dyn IrqLine>) -> Self {
-        let mut rtc = Self {
-            clock,
-            irq,
-            index: 0,
-            ram: [0; 128],
-            offset_s: 0,
-            base_s: 0,
-            base_ns: 0,
-            seen_ns: 0,
-        };
+        let mut rtc =
+            Self { clock, irq, index: 0, ram: [0; 128], offset_s: 0, base_s: 0, base_ns: 0, seen_ns: 0 };
         rtc.reset();
         rtc
     }
@@ -199,19 +191,13 @@ impl Rtc {
     /// What the clock shows at guest time `ns`, seconds since 1970.
     fn second_at(&self, ns: u64) -> i64 {
         let since = (ns.saturating_sub(self.base_ns) / SECOND) as i64;
-        self.base_s
-            .saturating_add(since)
-            .saturating_add(self.offset_s)
-            .clamp(0, LAST_SECOND)
+        self.base_s.saturating_add(since).saturating_add(self.offset_s).clamp(0, LAST_SECOND)
     }
 
     /// Guest time at which the clock turns to `second`.
     fn ns_of(&self, second: i64) -> Option<u64> {
         let since = second.checked_sub(self.base_s.checked_add(self.offset_s)?)?;
-        u64::try_from(since)
-            .ok()?
-            .checked_mul(SECOND)?
-            .checked_add(self.base_ns)
+        u64::try_from(since).ok()?.checked_mul(SECOND)?.checked_add(self.base_ns)
     }
 
     /// Seconds after `second` at which the alarm next matches, if it ever does.
@@ -219,19 +205,9 @@ impl Rtc {
         let field = |i: usize| {
             let v = self.ram[i];
             // 11xxxxxx is "don't care"
-            (v & 0xc0 != 0xc0).then(|| {
-                if i == HOURS_ALARM {
-                    self.decode_hour(v)
-                } else {
-                    self.decode(v)
-                }
-            })
+            (v & 0xc0 != 0xc0).then(|| if i == HOURS_ALARM { self.decode_hour(v) } else { self.decode(v) })
         };
-        let (h, m, s) = (
-            field(HOURS_ALARM),
-            field(MINUTES_ALARM),
-            field(SECONDS_ALARM),
-        );
+        let (h, m, s) = (field(HOURS_ALARM), field(MINUTES_ALARM), field(SECONDS_ALARM));
         let from = second.rem_euclid(DAY_S) + 1;
         let mut t = from;
         // hours, then minutes, then seconds are skipped in one step each
@@ -252,11 +228,7 @@ impl Rtc {
 
     fn encode(&self, v: i64) -> u8 {
         let v = v as u8;
-        if self.ram[REG_B] & B_BINARY != 0 {
-            v
-        } else {
-            (v / 10) << 4 | v % 10
-        }
+        if self.ram[REG_B] & B_BINARY != 0 { v } else { ((v / 10) << 4) | (v % 10) }
     }
 
     fn decode(&self, v: u8) -> i64 {
@@ -295,11 +267,8 @@ impl Rtc {
         self.ram[YEAR] = self.encode(y % 100);
         // the century is BCD whatever register B says: firmware keeps it
         let century = (y / 100) as u8;
-        self.ram[CENTURY] = if self.ram[REG_B] & B_BINARY != 0 {
-            century
-        } else {
-            (century / 10) << 4 | century % 10
-        };
+        self.ram[CENTURY] =
+            if self.ram[REG_B] & B_BINARY != 0 { century } else { ((century / 10) << 4) | (century % 10) };
     }
 
     /// Takes the time registers as the date from now on.
@@ -442,18 +411,11 @@ impl Device for Rtc {
     }
 
     fn save(&self) -> RtcState {
-        RtcState {
-            index: self.index,
-            ram: self.ram.to_vec(),
-            offset_s: self.offset_s,
-        }
+        RtcState { index: self.index, ram: self.ram.to_vec(), offset_s: self.offset_s }
     }
 
     fn load(&mut self, state: RtcState) -> Result<(), StateError> {
-        self.ram = state
-            .ram
-            .try_into()
-            .map_err(|_| StateError::new("rtc", "ram", "is not 128 bytes"))?;
+        self.ram = state.ram.try_into().map_err(|_| StateError::new("rtc", "ram", "is not 128 bytes"))?;
         self.index = state.index;
         self.offset_s = state.offset_s.clamp(-LAST_SECOND, LAST_SECOND);
         self.resync();

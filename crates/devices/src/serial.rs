@@ -116,13 +116,7 @@ impl<W: Write + Send> Serial<W> {
 
     /// A UART on the wire `irq`, writing what the guest sends to `out`.
     pub fn new(irq: Arc<dyn IrqLine>, out: W) -> Self {
-        Self {
-            irq,
-            out,
-            lost: 0,
-            s: SerialState::default(),
-            input: VecDeque::new(),
-        }
+        Self { irq, out, lost: 0, s: SerialState::default(), input: VecDeque::new() }
     }
 
     /// How many bytes [`Serial::push`] would take now.
@@ -217,12 +211,7 @@ impl<W: Write + Send> Serial<W> {
             } else {
                 self.s.lsr_errors |= LSR_OE;
             }
-        } else if self
-            .out
-            .write_all(&[byte])
-            .and_then(|()| self.out.flush())
-            .is_err()
-        {
+        } else if self.out.write_all(&[byte]).and_then(|()| self.out.flush()).is_err() {
             self.lost += 1;
         }
         self.s.thre_pending = true;
@@ -275,11 +264,7 @@ impl<W: Write + Send> Serial<W> {
                     self.input.clear();
                 }
                 // without bit 0 the other bits are not programmed
-                self.s.fcr = if value & FCR_ENABLE != 0 {
-                    value & 0xc9
-                } else {
-                    0
-                };
+                self.s.fcr = if value & FCR_ENABLE != 0 { value & 0xc9 } else { 0 };
             }
             reg::LCR => self.s.lcr = value,
             reg::MCR => self.write_mcr(value),
@@ -318,10 +303,7 @@ impl<W: Write + Send> Device for Serial<W> {
     }
 
     fn save(&self) -> SerialState {
-        SerialState {
-            input: self.input.iter().copied().collect(),
-            ..self.s.clone()
-        }
+        SerialState { input: self.input.iter().copied().collect(), ..self.s.clone() }
     }
 
     fn load(&mut self, mut state: SerialState) -> Result<(), StateError> {

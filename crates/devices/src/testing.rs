@@ -44,10 +44,7 @@ pub(crate) struct TestClock {
 impl TestClock {
     /// Starts at 5 s of guest time, 2024-02-29 23:59:50 UTC.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            ns: AtomicU64::new(5_000_000_000),
-            wall: AtomicU64::new(1_709_251_190),
-        })
+        Arc::new(Self { ns: AtomicU64::new(5_000_000_000), wall: AtomicU64::new(1_709_251_190) })
     }
     pub(crate) fn advance(&self, ns: u64) {
         self.ns.fetch_add(ns, Ordering::SeqCst);
@@ -100,10 +97,7 @@ impl PowerSink for TestPower {
 
 impl TestPower {
     pub(crate) fn counts(&self) -> (u64, u64) {
-        (
-            self.offs.load(Ordering::SeqCst),
-            self.resets.load(Ordering::SeqCst),
-        )
+        (self.offs.load(Ordering::SeqCst), self.resets.load(Ordering::SeqCst))
     }
 }
 
@@ -177,6 +171,9 @@ pub(crate) fn poke<D: Device>(device: &mut D, offsets: &[u64], seed: u64, rounds
     }
 }
 
+/// Called with a number that differs each time.
+pub(crate) type Disturb<D> = Box<dyn FnMut(&mut D, u64)>;
+
 /// A fresh device and what to do now and then while it is being poked.
 pub(crate) struct Fixture<D> {
     pub(crate) device: D,
@@ -185,7 +182,7 @@ pub(crate) struct Fixture<D> {
     /// Offsets at which nothing listens.
     pub(crate) outside: Vec<u64>,
     /// Lets time pass, feeds input and so on.
-    pub(crate) disturb: Box<dyn FnMut(&mut D, u64)>,
+    pub(crate) disturb: Disturb<D>,
 }
 
 /// The tests every device must pass. `$make` returns a [`Fixture`] and must
@@ -225,11 +222,7 @@ macro_rules! device_tests {
                     other
                         .load(serde_json::from_str(&text).unwrap())
                         .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-                    assert_eq!(
-                        serde_json::to_string(&other.save()).unwrap(),
-                        text,
-                        "seed {seed}"
-                    );
+                    assert_eq!(serde_json::to_string(&other.save()).unwrap(), text, "seed {seed}");
                 }
             }
 

@@ -2,10 +2,7 @@
 //! prints where it is: `cargo run -p image --example build -- [FOLDER]`.
 
 fn main() {
-    let options = image::Options {
-        cache_dir: std::env::args_os().nth(1).map(Into::into),
-        quiet: false,
-    };
+    let options = image::Options { cache_dir: std::env::args_os().nth(1).map(Into::into), quiet: false };
     match image::ensure(&options) {
         Ok(image) => println!("{}\n{}", image.kernel.display(), image.initrd.display()),
         Err(e) => {

@@ -28,9 +28,7 @@ fn table(bytes: &[u8]) -> Option<Vec<&str>> {
         }
         let name = std::str::from_utf8(name).ok()?;
         let plain = name.len() <= 32
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"[_-.+".contains(&b))
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"[_-.+".contains(&b))
             && !name.starts_with('.');
         if !plain || names.last().is_some_and(|last| *last >= name) {
             return None;

@@ -51,11 +51,7 @@ impl<'a> Apt<'a> {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(ImageError::io("create", &path))?;
         }
-        let mut apt = Self {
-            dir,
-            lists: Lists::System,
-            progress,
-        };
+        let mut apt = Self { dir, lists: Lists::System, progress };
         let age = apt.system_lists_age()?;
         let known = age.is_some() && apt.knows_packages()?;
         if !known {
@@ -93,10 +89,7 @@ impl<'a> Apt<'a> {
     pub(crate) fn resolve(&self) -> Result<[PackageRecord; 2], ImageError> {
         let meta = self.require(KERNEL)?;
         let name = kernel_of(&meta.depends).ok_or_else(|| {
-            ImageError::format(
-                KERNEL,
-                format!("it depends on no kernel (\"{}\")", meta.depends),
-            )
+            ImageError::format(KERNEL, format!("it depends on no kernel (\"{}\")", meta.depends))
         })?;
         let kernel = self.require(name)?;
         let busybox = self.require(BUSYBOX)?;
@@ -106,11 +99,7 @@ impl<'a> Apt<'a> {
     /// Fetches a package's file into `folder`, which is its own; returns its
     /// path. What an interrupted run left there is continued. The contents are
     /// not checked here.
-    pub(crate) fn download(
-        &self,
-        package: &PackageRecord,
-        folder: &Path,
-    ) -> Result<PathBuf, ImageError> {
+    pub(crate) fn download(&self, package: &PackageRecord, folder: &Path) -> Result<PathBuf, ImageError> {
         fs::create_dir_all(folder).map_err(ImageError::io("create", folder))?;
         let what = format!("Fetching {} {}", package.name, package.version);
         let step = self.progress.bytes(&what, package.size);
@@ -134,9 +123,7 @@ impl<'a> Apt<'a> {
     }
 
     fn require(&self, package: &str) -> Result<Stanza, ImageError> {
-        self.show(package)?.ok_or_else(|| ImageError::NoPackage {
-            package: package.to_owned(),
-        })
+        self.show(package)?.ok_or_else(|| ImageError::NoPackage { package: package.to_owned() })
     }
 
     /// The candidate version of a package.
@@ -153,11 +140,7 @@ impl<'a> Apt<'a> {
         let mut command = Command::new("apt-config");
         command.args(["shell", "D", "Dir::State::lists/d"]);
         let (_, text, _) = run(&mut command, "apt-config", |_| ())?;
-        let Some(dir) = text
-            .trim()
-            .strip_prefix("D='")
-            .and_then(|t| t.strip_suffix('\''))
-        else {
+        let Some(dir) = text.trim().strip_prefix("D='").and_then(|t| t.strip_suffix('\'')) else {
             return Ok(None);
         };
         let newest = fs::read_dir(dir)
@@ -193,12 +176,7 @@ impl<'a> Apt<'a> {
 }
 
 fn record(name: &str, stanza: Stanza) -> PackageRecord {
-    PackageRecord {
-        name: name.to_owned(),
-        version: stanza.version,
-        sha256: stanza.sha256,
-        size: stanza.size,
-    }
+    PackageRecord { name: name.to_owned(), version: stanza.version, sha256: stanza.sha256, size: stanza.size }
 }
 
 /// The kernel in a list of dependencies: the first `linux-image-…`, without
@@ -232,11 +210,7 @@ fn parse(text: &str) -> Option<Stanza> {
 }
 
 fn deb_in(folder: &Path) -> Option<PathBuf> {
-    fs::read_dir(folder)
-        .ok()?
-        .flatten()
-        .map(|e| e.path())
-        .find(|p| p.extension().is_some_and(|e| e == "deb"))
+    fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"))
 }
 
 /// Runs a command to its end, calling `meanwhile` now and then; returns what it
@@ -246,10 +220,7 @@ fn run(
     program: &'static str,
     mut meanwhile: impl FnMut(()),
 ) -> Result<(ExitStatus, String, String), ImageError> {
-    let broken = |e: std::io::Error| ImageError::Apt {
-        what: program.to_owned(),
-        detail: e.to_string(),
-    };
+    let broken = |e: std::io::Error| ImageError::Apt { what: program.to_owned(), detail: e.to_string() };
     let mut child = command
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
@@ -269,11 +240,7 @@ fn run(
         }
         meanwhile(());
     };
-    Ok((
-        status,
-        out.join().unwrap_or_default(),
-        err.join().unwrap_or_default(),
-    ))
+    Ok((status, out.join().unwrap_or_default(), err.join().unwrap_or_default()))
 }
 
 /// Reads all, keeps the beginning.
@@ -312,23 +279,14 @@ fn failure(what: &str, messages: &str) -> ImageError {
         .or_else(|| messages.lines().find(|l| l.starts_with("W:")))
         .or_else(|| messages.lines().last())
         .unwrap_or("no message");
-    let detail = line
-        .trim_start_matches("E:")
-        .trim_start_matches("W:")
-        .trim()
-        .to_owned();
+    let detail = line.trim_start_matches("E:").trim_start_matches("W:").trim().to_owned();
     if messages.contains("No space left on device") || messages.contains("enough free space") {
-        return ImageError::DiskFull {
-            path: PathBuf::from("the packages"),
-        };
+        return ImageError::DiskFull { path: PathBuf::from("the packages") };
     }
     if unreachable(messages) {
         return ImageError::Network { detail };
     }
-    ImageError::Apt {
-        what: what.to_owned(),
-        detail,
-    }
+    ImageError::Apt { what: what.to_owned(), detail }
 }
 
 #[cfg(test)]
@@ -345,14 +303,8 @@ mod tests {
         let s = parse(SHOW).unwrap();
         assert_eq!((s.version.as_str(), s.size), ("6.1.192-2", 1504));
         assert!(hash::is_sha256(&s.sha256));
-        assert_eq!(
-            kernel_of(&s.depends),
-            Some("linux-image-6.1.0-56-cloud-amd64")
-        );
-        assert_eq!(
-            kernel_of("a, linux-image-x-dbg (= 1), linux-image-y | z"),
-            Some("linux-image-y")
-        );
+        assert_eq!(kernel_of(&s.depends), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(kernel_of("a, linux-image-x-dbg (= 1), linux-image-y | z"), Some("linux-image-y"));
         assert_eq!(kernel_of(""), None);
     }
 
@@ -365,8 +317,7 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        let text =
-            "Err:1 http://mirror x\n  Temporary failure resolving 'mirror'\nE: Failed to fetch x\n";
+        let text = "Err:1 http://mirror x\n  Temporary failure resolving 'mirror'\nE: Failed to fetch x\n";
         assert!(
             matches!(failure("u", text), ImageError::Network { detail } if detail == "Failed to fetch x")
         );

@@ -105,11 +105,7 @@ impl Cache {
         fs::create_dir_all(&root).map_err(ImageError::io("create the folder", &root))?;
         // apt runs in another folder: the path must not depend on ours
         let root = fs::canonicalize(&root).map_err(ImageError::io("find", &root))?;
-        Ok(Self {
-            root,
-            progress: Progress::new(options.quiet),
-            init_sha256: hash::of_bytes(INIT),
-        })
+        Ok(Self { root, progress: Progress::new(options.quiet), init_sha256: hash::of_bytes(INIT) })
     }
 
     /// Waits until nobody else is building; the file's lock ends with the
@@ -130,10 +126,7 @@ impl Cache {
 
     fn packages(&self) -> Option<[PackageRecord; 2]> {
         let packages: [PackageRecord; 2] = read_json(&self.root.join("packages.json"))?;
-        packages
-            .iter()
-            .all(|p| hash::is_sha256(&p.sha256))
-            .then_some(packages)
+        packages.iter().all(|p| hash::is_sha256(&p.sha256)).then_some(packages)
     }
 
     /// The image of the current packages and this init, if it is whole.
@@ -193,9 +186,7 @@ impl Cache {
     }
 
     fn deb(&self, package: &PackageRecord) -> PathBuf {
-        self.root
-            .join("debs")
-            .join(format!("{}.deb", package.sha256))
+        self.root.join("debs").join(format!("{}.deb", package.sha256))
     }
 
     /// Whether a package is in the cache and is what the index promised.
@@ -274,11 +265,7 @@ impl Cache {
         let initrd = rootfs::pack(&kernel, busybox, INIT)?;
         let store = |name: &str, data: &[u8]| -> Result<FileRecord, ImageError> {
             write_synced(&dir.join(name), data)?;
-            Ok(FileRecord {
-                name: name.to_owned(),
-                sha256: hash::of_bytes(data),
-                size: data.len() as u64,
-            })
+            Ok(FileRecord { name: name.to_owned(), sha256: hash::of_bytes(data), size: data.len() as u64 })
         };
         let manifest = Manifest {
             layout: LAYOUT,
@@ -300,12 +287,7 @@ impl Cache {
     /// Removes packages that no current image is made from, and old images.
     /// Failing at that harms nobody.
     fn prune(&self, id: &str, packages: &[PackageRecord]) {
-        let entries = |dir: &str| {
-            fs::read_dir(self.root.join(dir))
-                .into_iter()
-                .flatten()
-                .flatten()
-        };
+        let entries = |dir: &str| fs::read_dir(self.root.join(dir)).into_iter().flatten().flatten();
         for entry in entries("debs") {
             if !packages.iter().any(|p| self.deb(p) == entry.path()) {
                 let _ = fs::remove_file(entry.path());
@@ -329,11 +311,7 @@ impl Cache {
 /// `kluis` in the user's cache folder (*XDG Base Directory Specification*:
 /// relative paths are ignored).
 fn default_folder() -> Result<PathBuf, ImageError> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .ok_or(ImageError::NoCacheFolder)?;
@@ -372,9 +350,7 @@ fn write_atomically(dir: &Path, name: &str, data: &[u8]) -> Result<(), ImageErro
 }
 
 fn sync_folder(dir: &Path) -> Result<(), ImageError> {
-    File::open(dir)
-        .and_then(|f| f.sync_all())
-        .map_err(ImageError::io("write", dir))
+    File::open(dir).and_then(|f| f.sync_all()).map_err(ImageError::io("write", dir))
 }
 
 fn remove(dir: &Path) -> Result<(), ImageError> {

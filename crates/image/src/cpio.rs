@@ -24,9 +24,7 @@ impl Tree {
     pub(crate) fn add(&mut self, path: &str, node: Node) {
         let path = path.trim_start_matches('/');
         for (at, _) in path.match_indices('/') {
-            self.0
-                .entry(path[..at].to_owned())
-                .or_insert(Node::Dir { mode: 0o755 });
+            self.0.entry(path[..at].to_owned()).or_insert(Node::Dir { mode: 0o755 });
         }
         self.0.insert(path.to_owned(), node);
     }
@@ -51,15 +49,9 @@ impl Tree {
                 Node::Dir { mode } => (0o040_000 | mode, (0, 0), &[]),
                 Node::File { mode, data } => (0o100_000 | mode, (0, 0), data),
                 Node::Link { target } => (0o120_777, (0, 0), target.as_bytes()),
-                Node::CharDevice { mode, major, minor } => {
-                    (0o020_000 | mode, (*major, *minor), &[])
-                }
+                Node::CharDevice { mode, major, minor } => (0o020_000 | mode, (*major, *minor), &[]),
             };
-            let links = if matches!(node, Node::Dir { .. }) {
-                2
-            } else {
-                1
-            };
+            let links = if matches!(node, Node::Dir { .. }) { 2 } else { 1 };
             entry(&mut out, number, path, mode, links, device, data)?;
         }
         entry(&mut out, 0, "TRAILER!!!", 0, 1, (0, 0), &[])?;
@@ -82,9 +74,7 @@ fn entry(
     out.extend_from_slice(b"070701");
     // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor
     // rdevminor namesize check
-    for field in [
-        inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name_size, 0,
-    ] {
+    for field in [inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, name_size, 0] {
         out.extend_from_slice(format!("{field:08x}").as_bytes());
     }
     out.extend_from_slice(path.as_bytes());
@@ -119,11 +109,7 @@ mod tests {
             if name == "TRAILER!!!" {
                 return out;
             }
-            out.push((
-                name.to_owned(),
-                mode as u32,
-                bytes[data_at..data_at + size].to_vec(),
-            ));
+            out.push((name.to_owned(), mode as u32, bytes[data_at..data_at + size].to_vec()));
             bytes = &bytes[(data_at + size).next_multiple_of(4)..];
         }
     }
@@ -133,14 +119,7 @@ mod tests {
         let mut tree = Tree::default();
         tree.file("/b/c/file", 0o644, "hello");
         tree.link("/b/link", "c/file");
-        tree.add(
-            "/a",
-            Node::CharDevice {
-                mode: 0o600,
-                major: 5,
-                minor: 1,
-            },
-        );
+        tree.add("/a", Node::CharDevice { mode: 0o600, major: 5, minor: 1 });
         let packed = tree.pack().unwrap();
         assert_eq!(packed.len() % 512, 0);
         let got = unpack(&packed);

@@ -15,14 +15,9 @@ pub(crate) fn for_each_file(
     deb: &Path,
     mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    let label = deb
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let label = deb.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let bad = |why: String| ImageError::format(&label, why);
-    let broken =
-        |e: std::io::Error| ImageError::format(&label, format!("the archive is damaged ({e})"));
+    let broken = |e: std::io::Error| ImageError::format(&label, format!("the archive is damaged ({e})"));
     let file = File::open(deb).map_err(ImageError::io("open", deb))?;
     let (name, member) = data_member(file, &label)?;
     let stream: Box<dyn Read> = match name.as_str() {
@@ -48,11 +43,7 @@ pub(crate) fn for_each_file(
 }
 
 /// Reads one file of a package whole.
-pub(crate) fn read_whole(
-    path: &str,
-    size: u64,
-    from: &mut dyn Read,
-) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn read_whole(path: &str, size: u64, from: &mut dyn Read) -> Result<Vec<u8>, ImageError> {
     if size > MAX_FILE {
         return Err(ImageError::format(path, format!("it has {size} bytes")));
     }
@@ -69,10 +60,7 @@ pub(crate) fn read_whole(
 
 /// Undoes the compression that a kernel module's name tells, and strips that
 /// from the name.
-pub(crate) fn decompress_module(
-    path: &str,
-    data: Vec<u8>,
-) -> Result<(String, Vec<u8>), ImageError> {
+pub(crate) fn decompress_module(path: &str, data: Vec<u8>) -> Result<(String, Vec<u8>), ImageError> {
     let bad = |why: String| ImageError::format(path, why);
     let (stem, reader): (&str, Box<dyn Read + '_>) = if let Some(stem) = path.strip_suffix(".xz") {
         (stem, Box::new(xz(data.as_slice())))
@@ -84,10 +72,7 @@ pub(crate) fn decompress_module(
         return Err(bad("the module is packed in an unknown way".into()));
     };
     let mut out = Vec::new();
-    reader
-        .take(MAX_FILE)
-        .read_to_end(&mut out)
-        .map_err(|e| bad(format!("it is damaged ({e})")))?;
+    reader.take(MAX_FILE).read_to_end(&mut out).map_err(|e| bad(format!("it is damaged ({e})")))?;
     Ok((stem.to_owned(), out))
 }
 
@@ -105,30 +90,24 @@ fn zstd<R: Read>(from: R) -> Result<impl Read, String> {
 fn data_member<R: Read + Seek>(mut file: R, label: &str) -> Result<(String, Take<R>), ImageError> {
     let bad = |why: &str| ImageError::format(label, why);
     let mut magic = [0; 8];
-    file.read_exact(&mut magic)
-        .map_err(|_| bad("not a Debian package"))?;
+    file.read_exact(&mut magic).map_err(|_| bad("not a Debian package"))?;
     if &magic != b"!<arch>\n" {
         return Err(bad("not a Debian package"));
     }
     loop {
         let mut header = [0; 60];
-        file.read_exact(&mut header)
-            .map_err(|_| bad("it holds no data.tar"))?;
+        file.read_exact(&mut header).map_err(|_| bad("it holds no data.tar"))?;
         let text = std::str::from_utf8(&header).map_err(|_| bad("damaged archive header"))?;
         if !text.is_ascii() || !text.ends_with("`\n") {
             return Err(bad("damaged archive header"));
         }
         let name = text[..16].trim_end().trim_end_matches('/').to_owned();
-        let size: u64 = text[48..58]
-            .trim()
-            .parse()
-            .map_err(|_| bad("damaged archive header"))?;
+        let size: u64 = text[48..58].trim().parse().map_err(|_| bad("damaged archive header"))?;
         if name.starts_with("data.tar") {
             return Ok((name, file.take(size)));
         }
         // at most ten digits: this fits
-        file.seek(SeekFrom::Current((size + size % 2) as i64))
-            .map_err(|_| bad("damaged archive"))?;
+        file.seek(SeekFrom::Current((size + size % 2) as i64)).map_err(|_| bad("damaged archive"))?;
     }
 }
 
@@ -138,17 +117,7 @@ mod tests {
     use std::io::Cursor;
 
     fn member(out: &mut Vec<u8>, name: &str, data: &[u8]) {
-        out.extend(
-            format!(
-                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
-                0,
-                0,
-                0,
-                644,
-                data.len()
-            )
-            .bytes(),
-        );
+        out.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 644, data.len()).bytes());
         out.extend(data);
         if data.len() % 2 == 1 {
             out.push(b'\n');
@@ -176,10 +145,7 @@ mod tests {
         let good = package();
         let data_at = good.windows(8).position(|w| w == b"data.tar").unwrap();
         for cut in 0..data_at + 60 {
-            assert!(
-                data_member(Cursor::new(&good[..cut]), "x").is_err(),
-                "cut at {cut}"
-            );
+            assert!(data_member(Cursor::new(&good[..cut]), "x").is_err(), "cut at {cut}");
         }
         for at in 0..good.len() {
             let mut bytes = good.clone();

@@ -4,12 +4,7 @@
 /// The strings of the `.modinfo` section; `None` if this is no such file.
 pub(crate) fn modinfo(file: &[u8]) -> Option<Vec<(&str, &str)>> {
     let section = section(file, b".modinfo")?;
-    Some(
-        section
-            .split(|&b| b == 0)
-            .filter_map(|s| std::str::from_utf8(s).ok()?.split_once('='))
-            .collect(),
-    )
+    Some(section.split(|&b| b == 0).filter_map(|s| std::str::from_utf8(s).ok()?.split_once('=')).collect())
 }
 
 /// Contents of the section with this name (*System V ABI, chapter 4*).
@@ -73,11 +68,7 @@ pub(crate) mod tests {
         let names_at = file.len();
         file.extend(names);
         let table = file.len();
-        for (name, at, len) in [
-            (0u32, 0, 0),
-            (1, info_at, info.len()),
-            (10, names_at, names.len()),
-        ] {
+        for (name, at, len) in [(0u32, 0, 0), (1, info_at, info.len()), (10, names_at, names.len())] {
             let mut header = [0u8; 64];
             header[..4].copy_from_slice(&name.to_le_bytes());
             header[0x18..0x20].copy_from_slice(&(at as u64).to_le_bytes());
@@ -96,11 +87,7 @@ pub(crate) mod tests {
         let file = module("depends=a,b\0alias=virtio:d00000003v*\0name=c\0");
         assert_eq!(
             modinfo(&file).unwrap(),
-            [
-                ("depends", "a,b"),
-                ("alias", "virtio:d00000003v*"),
-                ("name", "c")
-            ]
+            [("depends", "a,b"), ("alias", "virtio:d00000003v*"), ("name", "c")]
         );
     }
 

@@ -91,22 +91,13 @@ impl ImageError {
         move |source| {
             let path = path.to_owned();
             match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Self::DiskFull { path }
-                }
-                _ => Self::Io {
-                    action,
-                    path,
-                    source,
-                },
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+                _ => Self::Io { action, path, source },
             }
         }
     }
 
     pub(crate) fn format(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Format {
-            what: what.into(),
-            why: why.into(),
-        }
+        Self::Format { what: what.into(), why: why.into() }
     }
 }

@@ -49,10 +49,7 @@ pub(crate) fn read(package: &Path) -> Result<Kernel, ImageError> {
         let path = path.strip_prefix("usr/").unwrap_or(path);
         if let Some(release) = path.strip_prefix("boot/vmlinuz-") {
             found = Some((release.to_owned(), deb::read_whole(path, size, data)?));
-        } else if let Some((_, rest)) = path
-            .strip_prefix("lib/modules/")
-            .and_then(|p| p.split_once('/'))
-        {
+        } else if let Some((_, rest)) = path.strip_prefix("lib/modules/").and_then(|p| p.split_once('/')) {
             if rest == "modules.builtin" {
                 builtin = deb::read_whole(path, size, data)?;
             } else if let Some(name) = module_name(rest) {
@@ -62,15 +59,9 @@ pub(crate) fn read(package: &Path) -> Result<Kernel, ImageError> {
         Ok(())
     })?;
     let label = package.file_name().unwrap_or_default().to_string_lossy();
-    let (release, vmlinuz) =
-        found.ok_or_else(|| ImageError::format(label.as_ref(), "it holds no kernel"))?;
+    let (release, vmlinuz) = found.ok_or_else(|| ImageError::format(label.as_ref(), "it holds no kernel"))?;
     let modules = select(files, &builtin_names(&builtin))?;
-    Ok(Kernel {
-        release,
-        vmlinuz,
-        modules,
-        builtin,
-    })
+    Ok(Kernel { release, vmlinuz, modules, builtin })
 }
 
 /// The name by which the kernel knows the module in this file.
@@ -81,10 +72,7 @@ fn module_name(path: &str) -> Option<String> {
 }
 
 fn builtin_names(list: &[u8]) -> BTreeSet<String> {
-    String::from_utf8_lossy(list)
-        .lines()
-        .filter_map(module_name)
-        .collect()
+    String::from_utf8_lossy(list).lines().filter_map(module_name).collect()
 }
 
 type Files = BTreeMap<String, (String, Vec<u8>)>;
@@ -93,13 +81,7 @@ type Files = BTreeMap<String, (String, Vec<u8>)>;
 /// `modules.dep` (Debian makes it on installation), so the modules' own words
 /// are taken.
 fn select(files: Files, builtin: &BTreeSet<String>) -> Result<Vec<Module>, ImageError> {
-    let mut picker = Picker {
-        files,
-        builtin,
-        done: Vec::new(),
-        visiting: BTreeSet::new(),
-        for_disk: false,
-    };
+    let mut picker = Picker { files, builtin, done: Vec::new(), visiting: BTreeSet::new(), for_disk: false };
     for name in ALWAYS {
         picker.pick(name, "the machine's devices")?;
     }
@@ -125,10 +107,7 @@ impl Picker<'_> {
         }
         // the kernel's build forbids cycles; a damaged file may have one
         if !self.visiting.insert(name.to_owned()) {
-            return Err(ImageError::format(
-                name,
-                "modules depend on each other in a circle",
-            ));
+            return Err(ImageError::format(name, "modules depend on each other in a circle"));
         }
         let (path, data) = self.files.remove(name).ok_or_else(|| {
             ImageError::format(
@@ -137,26 +116,18 @@ impl Picker<'_> {
             )
         })?;
         let (path, data) = deb::decompress_module(&path, data)?;
-        let info =
-            elf::modinfo(&data).ok_or_else(|| ImageError::format(&path, "not a kernel module"))?;
+        let info = elf::modinfo(&data).ok_or_else(|| ImageError::format(&path, "not a kernel module"))?;
         let mut wanted = Vec::new();
         let mut aliases = Vec::new();
         for (key, value) in info {
             match key {
-                "depends" => wanted.extend(
-                    value
-                        .split(',')
-                        .filter(|d| !d.is_empty())
-                        .map(|d| (d.replace('-', "_"), true)),
-                ),
+                "depends" => wanted
+                    .extend(value.split(',').filter(|d| !d.is_empty()).map(|d| (d.replace('-', "_"), true))),
                 // what is to be loaded before if it exists; "post:" is left out
                 "softdep" => {
                     if let Some(list) = value.strip_prefix("pre:") {
                         let list = list.split("post:").next().unwrap_or_default();
-                        wanted.extend(
-                            list.split_whitespace()
-                                .map(|d| (d.replace('-', "_"), false)),
-                        );
+                        wanted.extend(list.split_whitespace().map(|d| (d.replace('-', "_"), false)));
                     }
                 }
                 "alias" => aliases.push(value.to_owned()),
@@ -177,14 +148,7 @@ impl Picker<'_> {
                 }
             }
         }
-        self.done.push(Module {
-            name: name.to_owned(),
-            path,
-            data,
-            needs,
-            aliases,
-            for_disk: self.for_disk,
-        });
+        self.done.push(Module { name: name.to_owned(), path, data, needs, aliases, for_disk: self.for_disk });
         Ok(())
     }
 }
@@ -196,30 +160,19 @@ mod tests {
 
     fn files(list: &[(&str, &str)]) -> Files {
         list.iter()
-            .map(|(path, info)| {
-                (
-                    module_name(path).unwrap(),
-                    ((*path).to_owned(), module(info)),
-                )
-            })
+            .map(|(path, info)| (module_name(path).unwrap(), ((*path).to_owned(), module(info))))
             .collect()
     }
 
     #[test]
     fn dependencies_come_first_and_built_in_ones_not_at_all() {
         let files = files(&[
-            (
-                "kernel/virtio_pci.ko",
-                "depends=virtio,virtio_ring\0alias=pci:v1AF4*\0",
-            ),
+            ("kernel/virtio_pci.ko", "depends=virtio,virtio_ring\0alias=pci:v1AF4*\0"),
             ("kernel/virtio.ko", "depends=\0"),
             ("kernel/virtio_ring.ko", "depends=virtio\0"),
             ("kernel/virtio_console.ko", "depends=virtio\0"),
             ("kernel/virtio-rng.ko", "depends=\0"),
-            (
-                "kernel/ext4.ko",
-                "depends=jbd2\0softdep=pre: crc32c absent post: other\0",
-            ),
+            ("kernel/ext4.ko", "depends=jbd2\0softdep=pre: crc32c absent post: other\0"),
             ("kernel/jbd2.ko", "depends=\0"),
             ("kernel/crc32c.ko", "depends=\0"),
             ("kernel/other.ko", "depends=\0"),
@@ -249,20 +202,15 @@ mod tests {
     fn missing_and_circular_modules_are_errors() {
         let none = select(Files::new(), &BTreeSet::new()).unwrap_err();
         assert!(none.to_string().contains("no module virtio_pci"), "{none}");
-        let circle = files(&[
-            ("a/virtio_pci.ko", "depends=virtio\0"),
-            ("a/virtio.ko", "depends=virtio_pci\0"),
-        ]);
+        let circle =
+            files(&[("a/virtio_pci.ko", "depends=virtio\0"), ("a/virtio.ko", "depends=virtio_pci\0")]);
         let circle = select(circle, &BTreeSet::new()).unwrap_err();
         assert!(circle.to_string().contains("circle"), "{circle}");
     }
 
     #[test]
     fn module_names_are_the_kernels() {
-        assert_eq!(
-            module_name("kernel/x/virtio-rng.ko.xz").as_deref(),
-            Some("virtio_rng")
-        );
+        assert_eq!(module_name("kernel/x/virtio-rng.ko.xz").as_deref(), Some("virtio_rng"));
         assert_eq!(module_name("kernel/x/a.ko").as_deref(), Some("a"));
         assert_eq!(module_name("modules.order"), None);
         assert_eq!(module_name("kernel/a.kobject"), None);

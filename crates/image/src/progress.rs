@@ -15,10 +15,7 @@ pub(crate) struct Step(Option<ProgressBar>);
 
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
-        Self {
-            quiet,
-            terminal: stderr().is_terminal(),
-        }
+        Self { quiet, terminal: stderr().is_terminal() }
     }
 
     /// A step of unknown length.
@@ -47,9 +44,8 @@ impl Progress {
             return Step(None);
         }
         let bar = match total {
-            Some(total) => ProgressBar::new(total).with_style(style(
-                "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
-            )),
+            Some(total) => ProgressBar::new(total)
+                .with_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}")),
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}")),
         };
         bar.set_message(what.to_owned());

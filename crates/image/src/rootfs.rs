@@ -26,6 +26,8 @@ pub(crate) fn read_busybox(package: &Path) -> Result<Vec<u8>, ImageError> {
 pub(crate) fn pack(kernel: &Kernel, busybox: Vec<u8>, init: &[u8]) -> Result<Vec<u8>, ImageError> {
     let mut tree = Tree::default();
     for (path, mode) in [
+        // the root itself, which the kernel makes writable for all
+        (".", 0o755),
         ("dev", 0o755),
         ("proc", 0o555),
         ("sys", 0o555),
@@ -39,20 +41,12 @@ pub(crate) fn pack(kernel: &Kernel, busybox: Vec<u8>, init: &[u8]) -> Result<Vec
         tree.add(path, Node::Dir { mode });
     }
     // the kernel opens it for init before there is a /dev
-    tree.add(
-        "dev/console",
-        Node::CharDevice {
-            mode: 0o600,
-            major: 5,
-            minor: 1,
-        },
-    );
+    tree.add("dev/console", Node::CharDevice { mode: 0o600, major: 5, minor: 1 });
     tree.file("init", 0o755, init);
     programs(&mut tree, busybox)?;
     settings(&mut tree);
     modules(&mut tree, kernel);
-    tree.pack()
-        .ok_or_else(|| ImageError::format("the initramfs", "a file has more than 4 GiB"))
+    tree.pack().ok_or_else(|| ImageError::format("the initramfs", "a file has more than 4 GiB"))
 }
 
 fn programs(tree: &mut Tree, busybox: Vec<u8>) -> Result<(), ImageError> {
@@ -70,18 +64,12 @@ fn programs(tree: &mut Tree, busybox: Vec<u8>) -> Result<(), ImageError> {
 
 fn settings(tree: &mut Tree) {
     for (path, text) in [
-        (
-            "passwd",
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        ),
+        ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
         ("group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
         ("hostname", "kluis\n"),
         ("hosts", "127.0.0.1 localhost kluis\n::1 localhost\n"),
         ("profile", "PS1='\\u@\\h:\\w\\$ '\nexport PS1\n"),
-        (
-            "os-release",
-            "NAME=\"Kluis guest\"\nID=kluis\nID_LIKE=debian\nPRETTY_NAME=\"Kluis guest\"\n",
-        ),
+        ("os-release", "NAME=\"Kluis guest\"\nID=kluis\nID_LIKE=debian\nPRETTY_NAME=\"Kluis guest\"\n"),
     ] {
         tree.file(&format!("etc/{path}"), 0o644, text);
     }
@@ -94,16 +82,8 @@ fn modules(tree: &mut Tree, kernel: &Kernel) {
     let (mut always, mut disk) = (String::new(), String::new());
     let (mut dep, mut alias) = (String::new(), String::new());
     for module in &kernel.modules {
-        tree.file(
-            &format!("{base}/{}", module.path),
-            0o644,
-            module.data.clone(),
-        );
-        let list = if module.for_disk {
-            &mut disk
-        } else {
-            &mut always
-        };
+        tree.file(&format!("{base}/{}", module.path), 0o644, module.data.clone());
+        let list = if module.for_disk { &mut disk } else { &mut always };
         let _ = writeln!(list, "/{base}/{}", module.path);
         let _ = write!(dep, "{}:", module.path);
         // depmod lists what is loaded last first
@@ -121,9 +101,5 @@ fn modules(tree: &mut Tree, kernel: &Kernel) {
     tree.file("etc/kluis/modules.disk", 0o644, disk);
     tree.file(&format!("{base}/modules.dep"), 0o644, dep);
     tree.file(&format!("{base}/modules.alias"), 0o644, alias);
-    tree.file(
-        &format!("{base}/modules.builtin"),
-        0o644,
-        kernel.builtin.clone(),
-    );
+    tree.file(&format!("{base}/modules.builtin"), 0o644, kernel.builtin.clone());
 }

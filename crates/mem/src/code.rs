@@ -101,7 +101,7 @@ impl CodeMap {
         let end = gpa.saturating_add(len);
         let mut at = gpa;
         while at < end {
-            let next = ((at | 0xfff) + 1).min(end);
+            let next = (at | 0xfff).saturating_add(1).min(end);
             self.written_in_page(at >> 12, Self::granules(at, next - at));
             at = next;
         }

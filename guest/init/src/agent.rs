@@ -133,12 +133,7 @@ impl Agent {
     fn wait(&mut self) -> Vec<(Tag, PollFlags)> {
         let now = Instant::now();
         let mut wake: Option<Instant> = None;
-        for port in [
-            &mut self.control,
-            &mut self.stdin,
-            &mut self.stdout,
-            &mut self.stderr,
-        ] {
+        for port in [&mut self.control, &mut self.stdin, &mut self.stdout, &mut self.stderr] {
             match port.away {
                 Some(until) if until <= now => port.away = None,
                 Some(until) => wake = Some(wake.map_or(until, |w| w.min(until))),
@@ -353,10 +348,7 @@ impl Agent {
         let Some(session) = &mut self.session else {
             return;
         };
-        for (which, port) in [
-            (Source::Stdout, &self.stdout),
-            (Source::Stderr, &self.stderr),
-        ] {
+        for (which, port) in [(Source::Stdout, &self.stdout), (Source::Stderr, &self.stderr)] {
             if port.away.is_some() {
                 session.output_port_closed(which);
             }
@@ -375,7 +367,7 @@ impl Agent {
 
     /// Reaps whatever ended; the command itself may be among it.
     fn reap_orphans(&mut self) {
-        while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if let Some(session) = &mut self.session {
                 session.reaped(pid, status);
             }

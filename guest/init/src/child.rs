@@ -93,11 +93,7 @@ pub fn exit_status(status: WaitStatus) -> ExitStatus {
 /// [`NotStarted`], also when the guest is out of processes or descriptors.
 pub fn start(exec: &Exec) -> Result<Child, NotStarted> {
     let shell = [b"/bin/sh".to_vec(), b"-l".to_vec()];
-    let argv = if exec.argv.is_empty() {
-        &shell[..]
-    } else {
-        &exec.argv[..]
-    };
+    let argv = if exec.argv.is_empty() { &shell[..] } else { &exec.argv[..] };
     let name = String::from_utf8_lossy(&argv[0]).into_owned();
     let mut command = Command::new(OsStr::from_bytes(&argv[0]));
     command.args(argv[1..].iter().map(|a| OsStr::from_bytes(a)));
@@ -129,10 +125,7 @@ pub fn start(exec: &Exec) -> Result<Child, NotStarted> {
 }
 
 fn not_started(what: impl std::fmt::Display, why: impl std::fmt::Display, code: u8) -> NotStarted {
-    NotStarted {
-        message: format!("kluis: {what}: {why}"),
-        code,
-    }
+    NotStarted { message: format!("kluis: {what}: {why}"), code }
 }
 
 /// The error in the words that shells use.
@@ -160,17 +153,11 @@ fn on_pipes(command: &mut Command) -> io::Result<Child> {
     for fd in [&stdin, &stdout, &stderr] {
         rustix::io::ioctl_fionbio(fd, true)?;
     }
-    Ok(Child {
-        process: process(&child)?,
-        stdin,
-        stdout,
-        stderr: Some(stderr),
-    })
+    Ok(Child { process: process(&child)?, stdin, stdout, stderr: Some(stderr) })
 }
 
 fn on_terminal(command: &mut Command, tty: &Tty) -> io::Result<Child> {
-    let master =
-        rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::unlockpt(&master)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(
         &master,
@@ -180,10 +167,7 @@ fn on_terminal(command: &mut Command, tty: &Tty) -> io::Result<Child> {
     if !tty.term.is_empty() {
         command.env("TERM", OsStr::from_bytes(&tty.term));
     }
-    command
-        .stdin(slave.try_clone()?)
-        .stdout(slave.try_clone()?)
-        .stderr(slave);
+    command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
     // SAFETY: between fork and exec this makes two system calls and touches no
     // memory that another thread may have locked.
     unsafe {
@@ -196,17 +180,9 @@ fn on_terminal(command: &mut Command, tty: &Tty) -> io::Result<Child> {
     }
     let child = command.spawn()?;
     // the command holds the terminal's other side; end of file needs it closed
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     rustix::io::ioctl_fionbio(&master, true)?;
-    Ok(Child {
-        process: process(&child)?,
-        stdin: master.try_clone()?,
-        stdout: master,
-        stderr: None,
-    })
+    Ok(Child { process: process(&child)?, stdin: master.try_clone()?, stdout: master, stderr: None })
 }
 
 fn process(child: &std::process::Child) -> io::Result<Process> {
@@ -221,11 +197,6 @@ fn process(child: &std::process::Child) -> io::Result<Process> {
 /// # Errors
 /// When the descriptor is not a terminal.
 pub fn resize(master: BorrowedFd<'_>, rows: u16, cols: u16) -> io::Result<()> {
-    let size = Winsize {
-        ws_row: rows,
-        ws_col: cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(master, size)?)
 }

@@ -20,11 +20,7 @@ pub fn run() {
         Ok(ExitStatus::Signal(signal)) => 128 + i32::from(signal),
         Err(e) => {
             log::error(format!("cannot run the shell: {e}"));
-            if e.kind() == std::io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            }
+            if e.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
         }
     };
     let mut out = std::io::stdout();
@@ -46,10 +42,7 @@ fn execute(command: Option<&str>) -> std::io::Result<ExitStatus> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     match rustix::fs::openat(CWD, format!("/dev/{device}"), flags, Mode::empty()) {
         Ok(tty) => {
-            shell
-                .stdin(tty.try_clone()?)
-                .stdout(tty.try_clone()?)
-                .stderr(tty);
+            shell.stdin(tty.try_clone()?).stdout(tty.try_clone()?).stderr(tty);
         }
         Err(e) => log::error(format!("cannot open /dev/{device}: {e}")),
     }
@@ -66,8 +59,7 @@ fn execute(command: Option<&str>) -> std::io::Result<ExitStatus> {
     let child = shell.spawn()?;
     loop {
         // reaps orphans as well
-        let (pid, status) = rustix::process::waitpid(None, WaitOptions::empty())?
-            .ok_or(rustix::io::Errno::CHILD)?;
+        let (pid, status) = rustix::process::wait(WaitOptions::empty())?.ok_or(rustix::io::Errno::CHILD)?;
         if pid.as_raw_nonzero().get().unsigned_abs() == child.id() {
             return Ok(crate::child::exit_status(status));
         }
@@ -102,18 +94,9 @@ mod tests {
         let of = |s: &str| command_of(s);
         assert_eq!(of("console=ttyS0 quiet"), None);
         assert_eq!(of("a kluis.exec=uname b\n").as_deref(), Some("uname"));
-        assert_eq!(
-            of("a kluis.exec=\"uname -a; exit 7\" b").as_deref(),
-            Some("uname -a; exit 7")
-        );
+        assert_eq!(of("a kluis.exec=\"uname -a; exit 7\" b").as_deref(), Some("uname -a; exit 7"));
         assert_eq!(of("\"kluis.exec=uname -a\" b").as_deref(), Some("uname -a"));
-        assert_eq!(
-            of("x=\"a kluis.exec=no\" kluis.exec='q'").as_deref(),
-            Some("'q'")
-        );
-        assert_eq!(
-            of("kluis.exec=\"unfinished business").as_deref(),
-            Some("\"unfinished business")
-        );
+        assert_eq!(of("x=\"a kluis.exec=no\" kluis.exec='q'").as_deref(), Some("'q'"));
+        assert_eq!(of("kluis.exec=\"unfinished business").as_deref(), Some("\"unfinished business"));
     }
 }

@@ -51,11 +51,8 @@ pub fn open() -> io::Result<Option<Ports>> {
             if found[0].is_none() {
                 return Ok(None);
             }
-            let missing: Vec<&str> = names
-                .iter()
-                .zip(&found)
-                .filter_map(|(name, f)| f.is_none().then_some(*name))
-                .collect();
+            let missing: Vec<&str> =
+                names.iter().zip(&found).filter_map(|(name, f)| f.is_none().then_some(*name)).collect();
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("the host has no port named {}", missing.join(", ")),
@@ -79,11 +76,7 @@ fn find(name: &str) -> Option<String> {
 }
 
 fn entries(dir: &str) -> impl Iterator<Item = std::path::PathBuf> {
-    fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path())
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path())
 }
 
 fn open_port(node: &str) -> io::Result<OwnedFd> {

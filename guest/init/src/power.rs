@@ -15,7 +15,7 @@ pub fn off() -> ! {
     // their files must be closed before their file systems can be unmounted
     let deadline = Instant::now() + Duration::from_secs(1);
     while Instant::now() < deadline {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => {}
             Ok(None) => std::thread::sleep(Duration::from_millis(1)),
             Err(_) => break,

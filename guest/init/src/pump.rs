@@ -29,11 +29,7 @@ pub struct Pump {
 
 impl Default for Pump {
     fn default() -> Self {
-        Self {
-            buf: vec![0; CAPACITY].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        }
+        Self { buf: vec![0; CAPACITY].into_boxed_slice(), start: 0, end: 0 }
     }
 }
 
@@ -68,10 +64,7 @@ impl Pump {
         if !self.is_empty() || limit == 0 {
             return Flow::Blocked;
         }
-        let want = self
-            .buf
-            .len()
-            .min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let want = self.buf.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
         match rustix::io::read(from, &mut self.buf[..want]) {
             Ok(0) => Flow::End,
             Ok(n) => {

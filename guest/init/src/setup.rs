@@ -25,12 +25,7 @@ pub fn file_systems() {
         ("devtmpfs", "/dev", nosuid, "mode=0755"),
         ("proc", "/proc", plain, ""),
         ("sysfs", "/sys", plain, ""),
-        (
-            "devpts",
-            "/dev/pts",
-            nosuid | MountFlags::NOEXEC,
-            "mode=0620,gid=5,ptmxmode=0666",
-        ),
+        ("devpts", "/dev/pts", nosuid | MountFlags::NOEXEC, "mode=0620,gid=5,ptmxmode=0666"),
         ("tmpfs", "/dev/shm", nosuid | MountFlags::NODEV, "mode=1777"),
         ("tmpfs", "/tmp", nosuid | MountFlags::NODEV, "mode=1777"),
         ("tmpfs", "/run", nosuid | MountFlags::NODEV, "mode=0755"),
@@ -66,10 +61,7 @@ pub fn identity() {
     }
     let _ = std::env::set_current_dir("/");
     for (name, value) in [
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("USER", "root"),
         ("LOGNAME", "root"),

@@ -29,21 +29,9 @@ impl Host {
         let (stdin, i) = pair();
         let (stdout, o) = pair();
         let (stderr, e) = pair();
-        let ports = Ports {
-            control: c,
-            stdin: i,
-            stdout: o,
-            stderr: e,
-        };
+        let ports = Ports { control: c, stdin: i, stdout: o, stderr: e };
         let agent = thread::spawn(move || Agent::new(ports, false).run());
-        let mut host = Self {
-            control,
-            stdin,
-            stdout,
-            stderr,
-            decoder: Decoder::new(),
-            agent,
-        };
+        let mut host = Self { control, stdin, stdout, stderr, decoder: Decoder::new(), agent };
         assert_eq!(host.hear(), ToHost::Hello { version: VERSION });
         host
     }
@@ -79,22 +67,14 @@ impl Host {
             argv: ["sh", "-c", script].map(|a| a.as_bytes().to_vec()).to_vec(),
             cwd: b"/".to_vec(),
             env: vec![(b"V".to_vec(), b"w x".to_vec())],
-            tty: Some(Tty {
-                rows: 31,
-                cols: 97,
-                term: b"dumb".to_vec(),
-            }),
+            tty: Some(Tty { rows: 31, cols: 97, term: b"dumb".to_vec() }),
         }));
     }
 
     /// The exit and all output, read by count.
     fn end(&mut self) -> (ExitStatus, Vec<u8>, Vec<u8>) {
         match self.hear() {
-            ToHost::Exit {
-                status,
-                stdout,
-                stderr,
-            } => {
+            ToHost::Exit { status, stdout, stderr } => {
                 let mut out = vec![0; stdout as usize];
                 let mut err = vec![0; stderr as usize];
                 self.stdout.read_exact(&mut out).unwrap();
@@ -124,10 +104,7 @@ impl Host {
 fn exit_codes_signals_and_streams_arrive_apart() {
     let mut h = Host::new();
     h.exec(&["sh", "-c", "echo out; echo err >&2; pwd; exit 7"]);
-    assert_eq!(
-        h.end(),
-        (ExitStatus::Code(7), b"out\n/\n".to_vec(), b"err\n".to_vec())
-    );
+    assert_eq!(h.end(), (ExitStatus::Code(7), b"out\n/\n".to_vec(), b"err\n".to_vec()));
     h.say(ToGuest::StdinEof { total: 0 });
     h.exec(&["sh", "-c", "kill -SEGV $$"]);
     assert_eq!(h.end().0, ExitStatus::Signal(11));
@@ -138,42 +115,20 @@ fn exit_codes_signals_and_streams_arrive_apart() {
 fn what_cannot_run_is_told_as_a_shell_would() {
     let mut h = Host::new();
     let cases: [(&[&str], u8, &str); 4] = [
-        (
-            &["no-such-program"],
-            127,
-            "kluis: no-such-program: not found\n",
-        ),
+        (&["no-such-program"], 127, "kluis: no-such-program: not found\n"),
         (&["/no/such"], 127, "kluis: /no/such: not found\n"),
-        (
-            &["/etc/passwd"],
-            126,
-            "kluis: /etc/passwd: permission denied\n",
-        ),
+        (&["/etc/passwd"], 126, "kluis: /etc/passwd: permission denied\n"),
         (&["/"], 126, "kluis: /: permission denied\n"),
     ];
     for (argv, code, text) in cases {
         h.exec(argv);
         let (status, out, err) = h.end();
         assert_eq!(status, ExitStatus::Code(code));
-        assert_eq!(
-            (out.as_slice(), String::from_utf8(err).unwrap()),
-            (&[][..], text.into())
-        );
+        assert_eq!((out.as_slice(), String::from_utf8(err).unwrap()), (&[][..], text.into()));
         h.say(ToGuest::StdinEof { total: 0 });
     }
-    h.say(ToGuest::Exec(Exec {
-        argv: vec![b"true".to_vec()],
-        cwd: b"/nowhere".to_vec(),
-        ..Exec::default()
-    }));
-    assert_eq!(
-        h.end(),
-        (
-            ExitStatus::Code(126),
-            vec![],
-            b"kluis: /nowhere: not found\n".to_vec()
-        )
-    );
+    h.say(ToGuest::Exec(Exec { argv: vec![b"true".to_vec()], cwd: b"/nowhere".to_vec(), ..Exec::default() }));
+    assert_eq!(h.end(), (ExitStatus::Code(126), vec![], b"kluis: /nowhere: not found\n".to_vec()));
     h.shutdown();
 }
 
@@ -192,21 +147,12 @@ fn sixteen_mebibytes_pass_through_cat_unchanged() {
     let sent = data.clone();
     let writer = thread::spawn(move || stdin.write_all(&sent).unwrap());
     // the end is announced before most of the bytes are there
-    h.say(ToGuest::StdinEof {
-        total: data.len() as u64,
-    });
+    h.say(ToGuest::StdinEof { total: data.len() as u64 });
     let mut back = vec![0; data.len()];
     h.stdout.read_exact(&mut back).unwrap();
     writer.join().unwrap();
     assert!(back == data, "bytes changed on the way");
-    assert_eq!(
-        h.hear(),
-        ToHost::Exit {
-            status: ExitStatus::Code(0),
-            stdout: data.len() as u64,
-            stderr: 0
-        }
-    );
+    assert_eq!(h.hear(), ToHost::Exit { status: ExitStatus::Code(0), stdout: data.len() as u64, stderr: 0 });
     h.shutdown();
 }
 
@@ -217,10 +163,7 @@ fn input_left_over_is_discarded_before_the_next_command() {
     h.stdin.write_all(b"abcdefghij").unwrap();
     assert_eq!(h.end().1, b"abc");
     h.exec(&["cat"]);
-    assert!(
-        matches!(h.hear(), ToHost::Refused { .. }),
-        "its input is open"
-    );
+    assert!(matches!(h.hear(), ToHost::Refused { .. }), "its input is open");
     // the next command is accepted though 6 bytes are still to come
     h.say(ToGuest::StdinEof { total: 16 });
     h.exec(&["cat"]);
@@ -238,11 +181,7 @@ fn a_program_left_behind_does_not_hold_up_the_end() {
     assert_eq!(status, ExitStatus::Code(3));
     let pid: i32 = String::from_utf8(out).unwrap().trim().parse().unwrap();
     // SAFETY: plain system call.
-    assert_eq!(
-        unsafe { libc::kill(pid, libc::SIGKILL) },
-        0,
-        "it still runs"
-    );
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0, "it still runs");
     h.shutdown();
 }
 
@@ -252,10 +191,7 @@ fn a_flood_nobody_reads_blocks_only_its_command() {
     h.exec(&["yes"]);
     assert_ne!(h.stdout.read(&mut [0; 64]).unwrap(), 0);
     h.exec(&["true"]);
-    assert!(
-        matches!(h.hear(), ToHost::Refused { .. }),
-        "busy, yet it answers"
-    );
+    assert!(matches!(h.hear(), ToHost::Refused { .. }), "busy, yet it answers");
     // closing the output ends it by SIGPIPE, as on one machine
     h.say(ToGuest::CloseOutput(Stream::Stdout));
     match h.hear() {
@@ -332,20 +268,11 @@ fn broken_frames_are_refused_and_the_agent_goes_on() {
 #[test]
 fn closed_ports_leave_the_agent_alive() {
     let h = Host::new();
-    let Host {
-        mut control,
-        stdin,
-        stdout,
-        stderr,
-        agent,
-        ..
-    } = h;
+    let Host { mut control, stdin, stdout, stderr, agent, .. } = h;
     drop((stdin, stdout, stderr));
     let mut frame = Vec::new();
     ToGuest::Exec(Exec {
-        argv: ["sh", "-c", "echo lost; exit 5"]
-            .map(|a| a.as_bytes().to_vec())
-            .to_vec(),
+        argv: ["sh", "-c", "echo lost; exit 5"].map(|a| a.as_bytes().to_vec()).to_vec(),
         cwd: b"/".to_vec(),
         ..Exec::default()
     })
@@ -361,14 +288,7 @@ fn closed_ports_leave_the_agent_alive() {
         let n = control.read(&mut buf).unwrap();
         decoder.push(&buf[..n]);
     };
-    assert_eq!(
-        exit,
-        ToHost::Exit {
-            status: ExitStatus::Code(5),
-            stdout: 0,
-            stderr: 0
-        }
-    );
+    assert_eq!(exit, ToHost::Exit { status: ExitStatus::Code(5), stdout: 0, stderr: 0 });
     frame.clear();
     ToGuest::Shutdown.encode(&mut frame).unwrap();
     control.write_all(&frame).unwrap();

@@ -15,13 +15,7 @@ const fn script(
     text: &'static str,
     answer: &'static str,
 ) -> Workload {
-    Workload {
-        name,
-        class: Class::Busybox,
-        about,
-        iterations,
-        body: Body::Script { text, answer },
-    }
+    Workload { name, class: Class::Busybox, about, iterations, body: Body::Script { text, answer } }
 }
 
 /// The four busybox workloads.
@@ -40,13 +34,7 @@ pub const WORKLOADS: [Workload; 4] = [
         include_str!("../scripts/sha256sum.sh"),
         "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58  -",
     ),
-    script(
-        "fork-exec",
-        2,
-        "20 runs of busybox true",
-        include_str!("../scripts/fork-exec.sh"),
-        "20",
-    ),
+    script("fork-exec", 2, "20 runs of busybox true", include_str!("../scripts/fork-exec.sh"), "20"),
     script(
         "sort",
         4,
@@ -69,9 +57,7 @@ pub fn run(busybox: &Path, text: &str, answer: &str, iterations: u64) -> Result<
         .stdout(Stdio::piped())
         .spawn()
         .map_err(os("starting busybox"))?;
-    let output = child
-        .wait_with_output()
-        .map_err(os("waiting for busybox"))?;
+    let output = child.wait_with_output().map_err(os("waiting for busybox"))?;
     let time = start.elapsed();
     let got = String::from_utf8_lossy(&output.stdout).into_owned();
     let expected = format!("{answer}\n").repeat(usize::try_from(iterations).unwrap_or(0));
@@ -91,10 +77,7 @@ mod tests {
         }
         assert!(sh("echo a; echo a").is_ok());
         assert!(matches!(sh("echo a"), Err(Failure::Wrong { .. })));
-        assert!(matches!(
-            sh("echo a; echo a; exit 1"),
-            Err(Failure::Wrong { .. })
-        ));
+        assert!(matches!(sh("echo a; echo a; exit 1"), Err(Failure::Wrong { .. })));
         for w in WORKLOADS {
             w.run(1, None).unwrap_or_else(|e| panic!("{}: {e}", w.name));
         }

@@ -15,36 +15,15 @@ const fn fp(
     about: &'static str,
     run: fn(u64) -> Result<Duration, Failure>,
 ) -> Workload {
-    Workload {
-        name,
-        class: Class::Fp,
-        about,
-        iterations,
-        body: Body::Native(run),
-    }
+    Workload { name, class: Class::Fp, about, iterations, body: Body::Native(run) }
 }
 
 /// The four workloads of this class.
 pub const WORKLOADS: [Workload; 4] = [
-    fp(
-        "matmul-f64",
-        1_000,
-        "64x64 packed doubles, AVX2 if there is, else SSE2",
-        matmul,
-    ),
+    fp("matmul-f64", 1_000, "64x64 packed doubles, AVX2 if there is, else SSE2", matmul),
     fp("scalar-f64", 500, "1,000 steps of five bodies", nbody::run),
-    fp(
-        "memcpy",
-        80,
-        "4 MiB, then 4,096 of 32 bytes to 4 KiB",
-        memcpy,
-    ),
-    fp(
-        "strlen-strchr",
-        4_000,
-        "both over 256 strings up to 2 KiB",
-        strlen_strchr,
-    ),
+    fp("memcpy", 80, "4 MiB, then 4,096 of 32 bytes to 4 KiB", memcpy),
+    fp("strlen-strchr", 4_000, "both over 256 strings up to 2 KiB", strlen_strchr),
 ];
 
 const N: usize = 64;
@@ -112,10 +91,7 @@ fn inputs() -> (Matrix, Matrix) {
 
 /// A weighted sum in which no two elements can change places.
 fn weigh(c: &Matrix) -> i64 {
-    c.iter()
-        .zip(1..)
-        .map(|(c, weight)| *c as i64 * weight)
-        .sum()
+    c.iter().zip(1..).map(|(c, weight)| *c as i64 * weight).sum()
 }
 
 const MATMUL_ANSWER: i64 = 548_580;
@@ -162,11 +138,7 @@ fn memcpy(iterations: u64) -> Result<Duration, Failure> {
     for _ in 0..iterations {
         // SAFETY: both vectors are LARGE bytes and distinct.
         unsafe {
-            libc::memcpy(
-                black_box(large.as_mut_ptr()).cast(),
-                black_box(source.as_ptr()).cast(),
-                LARGE,
-            );
+            libc::memcpy(black_box(large.as_mut_ptr()).cast(), black_box(source.as_ptr()).cast(), LARGE);
         }
         for &(from, to, length) in &pieces {
             // SAFETY: from and to are below 64 KiB and length below 4,096: the
@@ -204,13 +176,7 @@ fn strlen_strchr(iterations: u64) -> Result<Duration, Failure> {
         let length = 1 + (x >> 20) as usize % 2047;
         let place = (x >> 40) as usize % length;
         starts.push(text.len());
-        text.extend((0..length).map(|i| {
-            if i == place {
-                b'#'
-            } else {
-                b'a' + (i % 26) as u8
-            }
-        }));
+        text.extend((0..length).map(|i| if i == place { b'#' } else { b'a' + (i % 26) as u8 }));
         text.push(0);
         lengths += length;
         places += place;

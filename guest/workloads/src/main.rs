@@ -37,7 +37,7 @@ use workload::{Failure, Workload};
 const USAGE: &str = "usage: workloads [NAME...] [--scale F] [--repeat N] [--busybox PATH] [--list]
   NAME            run only these (see --list); default: all
   --scale F       multiply every iteration count by F (default 1)
-  --repeat N      run each workload N times, printing each (default 1)
+  --repeat N      go through the workloads N times (default 1)
   --busybox PATH  also run the busybox workloads, with this busybox
   --list          print the names, classes and descriptions";
 
@@ -50,13 +50,7 @@ struct Options {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options {
-        names: Vec::new(),
-        scale: 1.0,
-        repeat: 1,
-        busybox: None,
-        list: false,
-    };
+    let mut options = Options { names: Vec::new(), scale: 1.0, repeat: 1, busybox: None, list: false };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
@@ -102,6 +96,18 @@ fn stay_on_one_processor() {
     }
 }
 
+/// Has the C library give large buffers back to the kernel when they are freed.
+/// By default it comes to keep them, and then the price of a fork depends on
+/// which workloads ran before.
+fn give_memory_back() {
+    const THRESHOLD: libc::c_int = 128 << 10;
+    // SAFETY: sets two numbers of the allocator. If refused, they stay as they were.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, THRESHOLD);
+    }
+}
+
 fn all() -> Vec<Workload> {
     let mut all = Vec::new();
     all.extend(integer::WORKLOADS);
@@ -118,29 +124,27 @@ fn run(options: &Options, workloads: &[Workload]) -> bool {
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     };
     stay_on_one_processor();
+    give_memory_back();
     let avx2 = u8::from(std::arch::is_x86_feature_detected!("avx2"));
     say(format!("workloads-begin avx2={avx2}\n"));
     let begin = Instant::now();
     let mut good = true;
-    for w in workloads {
+    // In rounds: what disturbs the host for a moment does not hit all runs of one
+    // workload.
+    for w in (0..options.repeat).flat_map(|_| workloads) {
         let iterations = ((w.iterations as f64 * options.scale).round() as u64).max(1);
-        for _ in 0..options.repeat {
-            let (nanoseconds, verdict) = match w.run(iterations, options.busybox.as_deref()) {
-                Ok(time) => (time.as_nanos(), "ok"),
-                Err(failure) => {
-                    good = false;
-                    eprintln!("workloads: {}: {failure}", w.name);
-                    match failure {
-                        Failure::Wrong { .. } => (0, "WRONG"),
-                        Failure::Os { .. } => (0, "FAILED"),
-                    }
+        let (nanoseconds, verdict) = match w.run(iterations, options.busybox.as_deref()) {
+            Ok(time) => (time.as_nanos(), "ok"),
+            Err(failure) => {
+                good = false;
+                eprintln!("workloads: {}: {failure}", w.name);
+                match failure {
+                    Failure::Wrong { .. } => (0, "WRONG"),
+                    Failure::Os { .. } => (0, "FAILED"),
                 }
-            };
-            say(format!(
-                "workload {} {} {iterations} {nanoseconds} {verdict}\n",
-                w.name, w.class
-            ));
-        }
+            }
+        };
+        say(format!("workload {} {} {iterations} {nanoseconds} {verdict}\n", w.name, w.class));
     }
     say(format!("workloads-end {}\n", begin.elapsed().as_nanos()));
     good
@@ -159,11 +163,7 @@ fn main() -> ExitCode {
         }
     };
     let all = all();
-    if let Some(name) = options
-        .names
-        .iter()
-        .find(|n| all.iter().all(|w| w.name != **n))
-    {
+    if let Some(name) = options.names.iter().find(|n| all.iter().all(|w| w.name != **n)) {
         eprintln!("workloads: {name}: no such workload; --list prints their names");
         return ExitCode::from(2);
     }
@@ -178,9 +178,5 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if run(&options, &chosen) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if run(&options, &chosen) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

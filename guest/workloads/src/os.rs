@@ -10,36 +10,15 @@ const fn os(
     about: &'static str,
     run: fn(u64) -> Result<Duration, Failure>,
 ) -> Workload {
-    Workload {
-        name,
-        class: Class::Os,
-        about,
-        iterations,
-        body: Body::Native(run),
-    }
+    Workload { name, class: Class::Os, about, iterations, body: Body::Native(run) }
 }
 
 /// The four workloads of this class.
 pub const WORKLOADS: [Workload; 4] = [
-    os(
-        "getppid",
-        100_000,
-        "the cheapest system call, in a child",
-        getppid,
-    ),
-    os("fork-wait", 50, "fork, exit and wait", fork_wait),
-    os(
-        "page-fault",
-        25,
-        "map 512 pages, write each, unmap",
-        page_fault,
-    ),
-    os(
-        "pipe-ping-pong",
-        4_000,
-        "one byte there and back between two processes",
-        pipe_ping_pong,
-    ),
+    os("getppid", 100_000, "the cheapest system call, in a child", getppid),
+    os("fork-wait", 200, "fork, exit and wait", fork_wait),
+    os("page-fault", 25, "map 512 pages, write each, unmap", page_fault),
+    os("pipe-ping-pong", 4_000, "one byte there and back between two processes", pipe_ping_pong),
 ];
 
 /// Runs `work` in a child process, which ends with the status it returns.
@@ -65,11 +44,7 @@ fn wait(pid: libc::pid_t) -> Result<i32, Failure> {
     if unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
         return Err(Failure::last_os("waitpid"));
     }
-    Ok(if libc::WIFEXITED(status) {
-        libc::WEXITSTATUS(status)
-    } else {
-        256 + libc::WTERMSIG(status)
-    })
+    Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 256 + libc::WTERMSIG(status) })
 }
 
 /// The child asks, so that the answer, our own id, is known beforehand.

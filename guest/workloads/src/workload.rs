@@ -59,10 +59,7 @@ impl fmt::Display for Failure {
 impl Failure {
     /// A failed system call, with `errno`.
     pub fn last_os(what: &'static str) -> Failure {
-        Failure::Os {
-            what,
-            error: std::io::Error::last_os_error(),
-        }
+        Failure::Os { what, error: std::io::Error::last_os_error() }
     }
 }
 
@@ -119,10 +116,7 @@ pub fn check<T: PartialEq + fmt::Debug>(expected: T, got: T) -> Result<(), Failu
     if expected == got {
         return Ok(());
     }
-    Err(Failure::Wrong {
-        expected: format!("{expected:x?}"),
-        got: format!("{got:x?}"),
-    })
+    Err(Failure::Wrong { expected: format!("{expected:x?}"), got: format!("{got:x?}") })
 }
 
 /// Marsaglia's 64-bit xorshift (13, 7, 17).

@@ -120,11 +120,7 @@ impl Board {
         Board {
             apic_ids: (0..cpus).collect(),
             lapic_base: 0xfee0_0000,
-            ioapic: IoApic {
-                id: 0,
-                base: 0xfec0_0000,
-                gsi_base: 0,
-            },
+            ioapic: IoApic { id: 0, base: 0xfec0_0000, gsi_base: 0 },
             pic: false,
             sci_irq: 9,
             pm: Pm {
@@ -135,10 +131,7 @@ impl Board {
                 power_button: false,
                 s5: 5,
             },
-            reset: Reset {
-                port: 0xcf9,
-                value: 6,
-            },
+            reset: Reset { port: 0xcf9, value: 6 },
             pci: Pci {
                 ecam_base: 0xe000_0000,
                 last_bus: 255,
@@ -146,10 +139,7 @@ impl Board {
                 mem64: None,
                 intx: 16..24,
             },
-            serial: Some(Serial {
-                port: 0x3f8,
-                irq: 4,
-            }),
+            serial: Some(Serial { port: 0x3f8, irq: 4 }),
             rtc_irq: Some(8),
             ram,
             epc: Vec::new(),
@@ -164,10 +154,7 @@ impl Board {
     pub fn validate(&self) -> Result<(), BootError> {
         let fail = |s: String| Err(BootError::Board(s));
         if !(1..=255).contains(&self.apic_ids.len()) {
-            return fail(format!(
-                "{} processors; 1 to 255 are possible",
-                self.apic_ids.len()
-            ));
+            return fail(format!("{} processors; 1 to 255 are possible", self.apic_ids.len()));
         }
         let mut ids = self.apic_ids.clone();
         ids.sort_unstable();
@@ -188,45 +175,24 @@ impl Board {
             return fail("INTx pins need at least one GSI".into());
         }
         if pci.ecam_base & 0xf_ffff != 0 || pci.ecam_base > 1 << 52 {
-            return fail(format!(
-                "ECAM base {:#x} is no multiple of 1 MiB",
-                pci.ecam_base
-            ));
+            return fail(format!("ECAM base {:#x} is no multiple of 1 MiB", pci.ecam_base));
         }
         if pci.mem32.is_empty() || pci.mem32.end > 1 << 32 {
-            return fail(format!(
-                "32-bit PCI window {:#x?} is empty or above 4 GiB",
-                pci.mem32
-            ));
+            return fail(format!("32-bit PCI window {:#x?} is empty or above 4 GiB", pci.mem32));
         }
-        if pci
-            .mem64
-            .as_ref()
-            .is_some_and(|m| m.is_empty() || m.start < 1 << 32)
-        {
-            return fail(format!(
-                "64-bit PCI window {:#x?} is empty or below 4 GiB",
-                pci.mem64
-            ));
+        if pci.mem64.as_ref().is_some_and(|m| m.is_empty() || m.start < 1 << 32) {
+            return fail(format!("64-bit PCI window {:#x?} is empty or below 4 GiB", pci.mem64));
         }
         if self.ram.is_empty() || self.ram.iter().chain(&self.epc).any(Range::is_empty) {
             return fail("no RAM, or an empty RAM or EPC range".into());
         }
         let page = |base: u32| u64::from(base)..u64::from(base) + 0x1000;
-        let mut all = vec![
-            pci.ecam(),
-            pci.mem32.clone(),
-            page(self.lapic_base),
-            page(self.ioapic.base),
-        ];
+        let mut all = vec![pci.ecam(), pci.mem32.clone(), page(self.lapic_base), page(self.ioapic.base)];
         all.extend(pci.mem64.clone());
         all.extend(self.ram.iter().chain(&self.epc).cloned());
         all.sort_by_key(|r| r.start);
         if let Some(w) = all.windows(2).find(|w| w[1].start < w[0].end) {
-            return fail(format!(
-                "address ranges {:#x?} and {:#x?} overlap",
-                w[0], w[1]
-            ));
+            return fail(format!("address ranges {:#x?} and {:#x?} overlap", w[0], w[1]));
         }
         Ok(())
     }

@@ -24,10 +24,7 @@ pub(super) fn build(board: &Board) -> AmlSdt {
     for uid in 0..board.apic_ids.len() {
         Device::new(
             format!("C{uid:03X}").as_str().into(),
-            vec![
-                &Name::new("_HID".into(), &"ACPI0007"),
-                &Name::new("_UID".into(), &uid),
-            ],
+            vec![&Name::new("_HID".into(), &"ACPI0007"), &Name::new("_UID".into(), &uid)],
         )
         .to_aml_bytes(&mut sb);
     }
@@ -50,8 +47,7 @@ fn pci_root(pci: &Pci, sink: &mut Vec<u8>) {
     let io_low = AddressSpace::new_io(0u16, 0xcf7, None);
     let io_high = AddressSpace::new_io(0xd00u16, 0xffff, None);
     let (start, last) = (pci.mem32.start as u32, (pci.mem32.end - 1) as u32);
-    let mem32 =
-        AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, start, last, None);
+    let mem32 = AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, start, last, None);
     let mem64 = pci.mem64.as_ref().map(memory);
     let mut resources: Vec<&dyn Aml> = vec![&bus, &config, &io_low, &io_high, &mem32];
     if let Some(m) = &mem64 {
@@ -106,10 +102,7 @@ fn motherboard(board: &Board, sink: &mut Vec<u8>) {
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0C02")),
             &Name::new("_UID".into(), &ZERO),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![first, &event, &control, &timer]),
-            ),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![first, &event, &control, &timer])),
         ],
     )
     .to_aml_bytes(sink);
@@ -134,9 +127,7 @@ fn isa_device(name: &str, hid: &str, port: u16, ports: u8, irq: u8, sink: &mut V
 fn epc(index: usize, range: &Range<u64>, sink: &mut Vec<u8>) {
     let name = format!("EP{index:02X}");
     // _STR is a buffer of UTF-16 (§6.1.10).
-    let description = "Enclave Page Cache 1.0\0"
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes);
+    let description = "Enclave Page Cache 1.0\0".encode_utf16().flat_map(u16::to_le_bytes);
     Device::new(
         name.as_str().into(),
         vec![

@@ -6,7 +6,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
 /// CMOS register of the century, as PCs have it.
 const CENTURY: u8 = 0x32;
-/// `IAPC_BOOT_ARCH` (*table 5.10*): there are ISA devices; there is no VGA;
+/// `IAPC_BOOT_ARCH`: there are ISA devices; there is no VGA;
 /// leave ASPM alone. Not set: 8042 present, MSI not supported, no CMOS RTC.
 const LEGACY_DEVICES: u16 = 1 << 0;
 const VGA_NOT_PRESENT: u16 = 1 << 2;

@@ -9,7 +9,7 @@ fn table(signature: &[u8; 4], revision: u8) -> Sdt {
     Sdt::new(*signature, 36, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
 }
 
-/// Flags of an interrupt source override (*ACPI 6.5 table 5.26*): active high,
+/// Flags of an interrupt source override (*ACPI 6.5 §5.2.12.5*, MPS INTI flags): active high,
 /// level triggered.
 const HIGH_LEVEL: u16 = 0b11 << 2 | 0b01;
 /// Active high, edge triggered.

@@ -8,14 +8,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 pub(crate) type Mem = GuestMemoryMmap<()>;
 
 pub(crate) fn guest(ram: &[Range<u64>]) -> (Mem, Layout) {
-    let ranges: Vec<_> = ram
-        .iter()
-        .map(|r| (GuestAddress(r.start), (r.end - r.start) as usize))
-        .collect();
-    (
-        Mem::from_ranges(&ranges).unwrap(),
-        Layout::new(ram.to_vec(), vec![]),
-    )
+    let ranges: Vec<_> = ram.iter().map(|r| (GuestAddress(r.start), (r.end - r.start) as usize)).collect();
+    (Mem::from_ranges(&ranges).unwrap(), Layout::new(ram.to_vec(), vec![]))
 }
 
 pub(crate) fn bytes(mem: &Mem, at: u64, len: usize) -> Vec<u8> {
@@ -57,11 +51,7 @@ pub(crate) fn elf(entry: u64, segs: &[Seg]) -> Vec<u8> {
         let offset = v.len() as u64;
         put(&mut v, p, &1u32.to_le_bytes());
         put(&mut v, p + 8, &offset.to_le_bytes());
-        put(
-            &mut v,
-            p + 16,
-            &(s.paddr + 0xffff_ffff_8000_0000).to_le_bytes(),
-        );
+        put(&mut v, p + 16, &(s.paddr + 0xffff_ffff_8000_0000).to_le_bytes());
         put(&mut v, p + 24, &s.paddr.to_le_bytes());
         put(&mut v, p + 32, &(s.data.len() as u64).to_le_bytes());
         put(&mut v, p + 40, &s.memsz.to_le_bytes());
@@ -78,16 +68,8 @@ pub(crate) fn vmlinux() -> Vec<u8> {
     elf(
         KERNEL + 0x10,
         &[
-            Seg {
-                paddr: KERNEL,
-                data: &text,
-                memsz: 0x3000,
-            },
-            Seg {
-                paddr: KERNEL + 0x20_0000,
-                data: b"data",
-                memsz: 0x5000,
-            },
+            Seg { paddr: KERNEL, data: &text, memsz: 0x3000 },
+            Seg { paddr: KERNEL + 0x20_0000, data: b"data", memsz: 0x5000 },
         ],
     )
 }

@@ -61,10 +61,7 @@ fn lock(slot: &Slot) -> MutexGuard<'_, dyn PciFunction + 'static> {
 impl PciBus {
     /// An empty bus.
     pub fn new() -> Self {
-        Self {
-            slots: RwLock::new(std::array::from_fn(|_| None)),
-            ranges: RwLock::new(Vec::new()),
-        }
+        Self { slots: RwLock::new(std::array::from_fn(|_| None)), ranges: RwLock::new(Vec::new()) }
     }
 
     /// Puts `function` into `slot`. It must be a [`Device`] too: what cannot
@@ -144,9 +141,8 @@ impl PciBus {
     fn route(&self, io: bool, addr: u64, len: usize) -> Option<(Slot, usize, u64)> {
         let (n, bar, offset) = {
             let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
-            let (n, r) = ranges.iter().find(|(_, r)| {
-                r.io == io && addr >= r.base && addr - r.base < r.len
-            })?;
+            let (n, r) =
+                ranges.iter().find(|(_, r)| r.io == io && addr >= r.base && addr - r.base < r.len)?;
             let offset = addr - r.base;
             if len as u64 > r.len - offset {
                 return None;
@@ -259,10 +255,7 @@ mod tests {
         });
         config.add_bar(0, BarKind::Mem64, 0x1000).unwrap();
         config.place_bar(0, base).unwrap();
-        Arc::new(Mutex::new(Ram {
-            config,
-            ram: vec![0; 0x1000],
-        }))
+        Arc::new(Mutex::new(Ram { config, ram: vec![0; 0x1000] }))
     }
 
     #[test]

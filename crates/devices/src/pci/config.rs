@@ -200,12 +200,7 @@ impl ConfigSpace {
     /// # Errors
     /// [`ConfigError`] if there is no such BAR or it cannot hold the address.
     pub fn place_bar(&mut self, index: usize, address: u64) -> Result<(), ConfigError> {
-        let bar = self
-            .bars
-            .get(index)
-            .copied()
-            .flatten()
-            .ok_or(ConfigError::Bar(index))?;
+        let bar = self.bars.get(index).copied().flatten().ok_or(ConfigError::Bar(index))?;
         let len = if bar.kind == BarKind::Mem64 { 8 } else { 4 };
         if !address.is_multiple_of(bar.size)
             || address.checked_add(bar.size - 1).is_none()
@@ -221,11 +216,7 @@ impl ConfigSpace {
 
     /// The BARs there are: index, kind and size in bytes.
     pub fn bar_sizes(&self) -> Vec<(usize, BarKind, u64)> {
-        self.bars
-            .iter()
-            .enumerate()
-            .filter_map(|(i, b)| b.map(|b| (i, b.kind, b.size)))
-            .collect()
+        self.bars.iter().enumerate().filter_map(|(i, b)| b.map(|b| (i, b.kind, b.size))).collect()
     }
 
     /// Appends a capability; `body` follows the two header bytes, and ones in
@@ -233,12 +224,7 @@ impl ConfigSpace {
     ///
     /// # Errors
     /// [`ConfigError::Capability`] if the space is full.
-    pub fn add_capability(
-        &mut self,
-        id: u8,
-        body: &[u8],
-        writable: &[u8],
-    ) -> Result<u8, ConfigError> {
+    pub fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> Result<u8, ConfigError> {
         let at = self.free;
         let len = 2 + body.len();
         if at + len > 256 {
@@ -249,9 +235,7 @@ impl ConfigSpace {
         for (w, &mask) in self.writable[at + 2..at + len].iter_mut().zip(writable) {
             *w = mask;
         }
-        let link = self
-            .last_capability
-            .map_or(usize::from(reg::CAPABILITIES), |l| l + 1);
+        let link = self.last_capability.map_or(usize::from(reg::CAPABILITIES), |l| l + 1);
         self.poke(link, &[at as u8]);
         let status = self.bytes[6] | STATUS_CAPABILITIES;
         self.poke(6, &[status]);
@@ -326,12 +310,7 @@ impl ConfigSpace {
             };
             let enabled = command & if io { command::IO } else { command::MEMORY } != 0;
             if enabled && base.checked_add(len).is_some() {
-                out.push(BarRange {
-                    bar: index,
-                    io,
-                    base,
-                    len,
-                });
+                out.push(BarRange { bar: index, io, base, len });
             }
         }
         out
@@ -344,9 +323,7 @@ impl ConfigSpace {
 
     /// For a snapshot.
     pub fn save(&self) -> ConfigState {
-        ConfigState {
-            bytes: self.bytes.clone(),
-        }
+        ConfigState { bytes: self.bytes.clone() }
     }
 
     /// Takes over a saved space.
@@ -360,11 +337,7 @@ impl ConfigSpace {
                 (state.bytes[i] ^ self.power_on[i]) & !(self.writable[i] | volatile) == 0
             });
         if !same {
-            return Err(StateError::new(
-                "pci",
-                "configuration space",
-                "is of another function",
-            ));
+            return Err(StateError::new("pci", "configuration space", "is of another function"));
         }
         self.bytes = state.bytes;
         Ok(())
@@ -379,11 +352,7 @@ mod tests {
         vendor: 0x1234,
         device: 0x5678,
         revision: 1,
-        class: Class {
-            base: 2,
-            sub: 3,
-            interface: 4,
-        },
+        class: Class { base: 2, sub: 3, interface: 4 },
         subsystem_vendor: 0x1af4,
         subsystem: 0x1100,
     };
@@ -425,11 +394,7 @@ mod tests {
         let r: Vec<_> = c.ranges().iter().map(|r| (r.bar, r.io, r.base, r.len)).collect();
         assert_eq!(
             r,
-            [
-                (0, false, 0x12_3456_8000, 0x8000),
-                (2, false, 0xe000_0000, 0x1000),
-                (3, true, 0xc000, 0x20)
-            ]
+            [(0, false, 0x12_3456_8000, 0x8000), (2, false, 0xe000_0000, 0x1000), (3, true, 0xc000, 0x20)]
         );
         // at the top of the address space nothing is decoded
         c.write(0x10, &[0xff; 8]);

@@ -23,11 +23,7 @@ impl HostBridge {
                 vendor: 0x1b36,
                 device: 0x0008,
                 revision: 0,
-                class: Class {
-                    base: 6,
-                    sub: 0,
-                    interface: 0,
-                },
+                class: Class { base: 6, sub: 0, interface: 0 },
                 subsystem_vendor: 0x1af4,
                 subsystem: 0x1100,
             }),

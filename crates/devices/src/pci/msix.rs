@@ -118,12 +118,7 @@ impl Msix {
         self.pending[v / 8] &= !bit;
         let at = |o: usize| {
             let e = v * ENTRY + o;
-            u32::from_le_bytes([
-                self.table[e],
-                self.table[e + 1],
-                self.table[e + 2],
-                self.table[e + 3],
-            ])
+            u32::from_le_bytes([self.table[e], self.table[e + 1], self.table[e + 2], self.table[e + 3]])
         };
         let address = u64::from(at(0) & !3) | u64::from(at(4)) << 32;
         self.sink.send(address, at(8));
@@ -181,10 +176,7 @@ impl Msix {
 
     /// For a snapshot.
     pub fn save(&self) -> MsixState {
-        MsixState {
-            table: self.table.clone(),
-            pending: self.pending.clone(),
-        }
+        MsixState { table: self.table.clone(), pending: self.pending.clone() }
     }
 
     /// Whether [`Msix::load`] would take `state`.

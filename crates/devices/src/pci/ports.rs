@@ -35,11 +35,7 @@ impl ConfigPorts {
 
     /// The ports of `bus`, reporting resets to `power`.
     pub fn new(bus: Arc<PciBus>, power: Arc<dyn PowerSink>) -> Self {
-        Self {
-            bus,
-            address: 0,
-            reset_control: ResetControl::new(power),
-        }
+        Self { bus, address: 0, reset_control: ResetControl::new(power) }
     }
 
     /// Where in [`PciBus::config_read`]'s terms an access to the data port
@@ -87,10 +83,7 @@ impl Device for ConfigPorts {
     }
 
     fn save(&self) -> ConfigPortsState {
-        ConfigPortsState {
-            address: self.address,
-            reset_control: self.reset_control.save(),
-        }
+        ConfigPortsState { address: self.address, reset_control: self.reset_control.save() }
     }
 
     fn load(&mut self, state: ConfigPortsState) -> Result<(), StateError> {

@@ -85,11 +85,7 @@ impl FileBackend {
     pub fn new(mut file: File, read_only: bool) -> io::Result<Self> {
         // a host block device has no length in its metadata
         let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
-        Ok(Self {
-            file,
-            size,
-            read_only,
-        })
+        Ok(Self { file, size, read_only })
     }
 }
 
@@ -120,16 +116,12 @@ impl BlockBackend for Vec<u8> {
         false
     }
     fn read_at(&mut self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        let range = usize::try_from(offset)
-            .ok()
-            .and_then(|o| self.get(o..o.checked_add(data.len())?));
+        let range = usize::try_from(offset).ok().and_then(|o| self.get(o..o.checked_add(data.len())?));
         data.copy_from_slice(range.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let range = usize::try_from(offset)
-            .ok()
-            .and_then(|o| self.get_mut(o..o.checked_add(data.len())?));
+        let range = usize::try_from(offset).ok().and_then(|o| self.get_mut(o..o.checked_add(data.len())?));
         range.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
         Ok(())
     }
@@ -258,11 +250,7 @@ impl<B: BlockBackend> VirtioDevice for Block<B> {
     }
 
     fn class(&self) -> Class {
-        Class {
-            base: 1,
-            sub: 0x80,
-            interface: 0,
-        }
+        Class { base: 1, sub: 0x80, interface: 0 }
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
@@ -361,7 +349,7 @@ mod tests {
 
     #[test]
     fn configuration_says_capacity_and_limits() {
-        let mut g = Guest::new(disk());
+        let g = Guest::new(disk());
         assert_eq!(g.device_config(0, 8), SECTORS as u64);
         assert_eq!(g.device_config(12, 4), 254);
         assert_eq!(g.device_config(20, 4), 512);
@@ -441,6 +429,11 @@ mod tests {
         assert_eq!(submit(&mut g, T_OUT, 1, &[Buf::In(a, 512)]).0, S_OK);
         assert_eq!(submit(&mut g, T_FLUSH, 0, &[]).0, S_OK);
         assert_eq!(std::fs::read(&path).unwrap()[512..1024], [9; 512]);
+
+        // the tail past the last whole sector is no sector, and a file does
+        // not grow
+        assert_eq!(submit(&mut g, T_OUT, 4, &[Buf::In(a, 512)]).0, S_IOERR);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 2148);
 
         let mut g = started(Block::new(FileBackend::new(open(), true).unwrap(), "f"));
         assert_ne!(g.offered() & F_RO, 0);

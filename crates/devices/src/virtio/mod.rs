@@ -70,11 +70,8 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// [`QueueError`] if the ring itself is broken; the transport then sets
     /// DEVICE_NEEDS_RESET. A bad request in a good ring is answered in it.
-    fn process<M: GuestMemory>(
-        &mut self,
-        queue: usize,
-        queues: &mut Queues<'_, M>,
-    ) -> Result<(), QueueError>;
+    fn process<M: GuestMemory>(&mut self, queue: usize, queues: &mut Queues<'_, M>)
+    -> Result<(), QueueError>;
 
     /// Handles all queues and whatever the host side has.
     ///

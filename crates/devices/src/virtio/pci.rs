@@ -17,8 +17,7 @@ use crate::bytes::{read_image, value};
 use crate::device::{Device, MsiSink, StateError};
 use crate::irq::IrqLine;
 use crate::pci::{
-    BarKind, BarRange, ConfigError, ConfigSpace, ConfigState, Identity, Msix, MsixState,
-    PciFunction, command,
+    BarKind, BarRange, ConfigError, ConfigSpace, ConfigState, Identity, Msix, MsixState, PciFunction, command,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -199,11 +198,7 @@ impl<D: VirtioDevice, M: GuestMemory + Send + Sync> VirtioPci<D, M> {
 
     fn run(&mut self, queue: Option<usize>) {
         let mem = Arc::clone(&self.mem);
-        let mut queues = Queues {
-            mem: &*mem,
-            list: &mut self.queues,
-            config_changed: false,
-        };
+        let mut queues = Queues { mem: &*mem, list: &mut self.queues, config_changed: false };
         let result = match queue {
             Some(q) => self.device.process(q, &mut queues),
             None => self.device.poll(&mut queues),
@@ -248,8 +243,7 @@ impl<D: VirtioDevice, M: GuestMemory + Send + Sync> VirtioPci<D, M> {
     fn update_intx(&mut self) {
         let asserted = self.r.isr != 0 && !self.msix.enabled();
         self.config.set_intx_status(asserted);
-        self.irq
-            .set(asserted && self.config.command() & command::INTX_DISABLE == 0);
+        self.irq.set(asserted && self.config.command() & command::INTX_DISABLE == 0);
     }
 
     /// Status zero was written (*§2.4*).
@@ -436,8 +430,7 @@ impl<D: VirtioDevice, M: GuestMemory + Send + Sync> PciFunction for VirtioPci<D,
             && let Some((offset, len)) = self.cfg_window()
         {
             let mut window = [0; 4];
-            self.config
-                .read(self.cfg_access + CFG_DATA, &mut window[..len]);
+            self.config.read(self.cfg_access + CFG_DATA, &mut window[..len]);
             self.write(offset, &window[..len]);
         }
         // notifications that came without bus mastering are made up for

@@ -61,16 +61,7 @@ impl VirtQueue {
         let max = max.clamp(1, 32768).next_power_of_two();
         // a power of two in range is what `Queue::new` asks for
         let queue = Queue::new(max).unwrap_or_default();
-        Self {
-            queue,
-            max,
-            size: max,
-            vector: NO_VECTOR,
-            desc: 0,
-            avail: 0,
-            used: 0,
-            completed: false,
-        }
+        Self { queue, max, size: max, vector: NO_VECTOR, desc: 0, avail: 0, used: 0, completed: false }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -164,10 +155,7 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
         if !queue.ready() {
             return Ok(0);
         }
-        let n = queue
-            .avail_idx(self.mem, Ordering::Acquire)?
-            .0
-            .wrapping_sub(queue.next_avail());
+        let n = queue.avail_idx(self.mem, Ordering::Acquire)?.0.wrapping_sub(queue.next_avail());
         if n > queue.size() {
             return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
         }
@@ -184,9 +172,7 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
         }
         let mem = self.mem;
         let queue = &mut self.list[q].queue;
-        let chain = queue
-            .pop_descriptor_chain(mem)
-            .ok_or(virtio_queue::Error::InvalidAvailRingIndex)?;
+        let chain = queue.pop_descriptor_chain(mem).ok_or(virtio_queue::Error::InvalidAvailRingIndex)?;
         if chain.head_index() >= queue.size() {
             return Err(QueueError::Head(chain.head_index()));
         }

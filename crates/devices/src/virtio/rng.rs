@@ -28,11 +28,7 @@ impl VirtioDevice for Entropy {
     }
 
     fn class(&self) -> Class {
-        Class {
-            base: 0xff,
-            sub: 0,
-            interface: 0,
-        }
+        Class { base: 0xff, sub: 0, interface: 0 }
     }
 
     fn queue_sizes(&self) -> Vec<u16> {

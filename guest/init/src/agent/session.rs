@@ -87,14 +87,8 @@ impl Session {
             Err(why) => {
                 session.status = Some(ExitStatus::Code(why.code));
                 match exec.tty {
-                    None => session
-                        .stderr
-                        .pump
-                        .set(format!("{}\n", why.message).as_bytes()),
-                    Some(_) => session
-                        .stdout
-                        .pump
-                        .set(format!("{}\r\n", why.message).as_bytes()),
+                    None => session.stderr.pump.set(format!("{}\n", why.message).as_bytes()),
+                    Some(_) => session.stdout.pump.set(format!("{}\r\n", why.message).as_bytes()),
                 }
             }
         }
@@ -149,9 +143,7 @@ impl Session {
             return Some((sink.as_fd(), PollFlags::OUT));
         }
         // a terminal would report its own hang-up here again and again
-        self.terminal
-            .is_none()
-            .then(|| (sink.as_fd(), PollFlags::empty()))
+        self.terminal.is_none().then(|| (sink.as_fd(), PollFlags::empty()))
     }
 
     pub(super) fn give_input(&mut self, flags: PollFlags) {
@@ -203,10 +195,7 @@ impl Session {
         let Some(source) = &output.source else {
             return;
         };
-        match output
-            .pump
-            .fill(source.as_fd(), output.budget.unwrap_or(u64::MAX))
-        {
+        match output.pump.fill(source.as_fd(), output.budget.unwrap_or(u64::MAX)) {
             Flow::Moved(n) => {
                 output.budget = output.budget.map(|b| b.saturating_sub(n as u64));
             }
@@ -327,11 +316,7 @@ impl Session {
         self.reported = true;
         // hangs up whoever is left on the terminal
         self.terminal = None;
-        Some(ToHost::Exit {
-            status,
-            stdout: self.stdout.sent,
-            stderr: self.stderr.sent,
-        })
+        Some(ToHost::Exit { status, stdout: self.stdout.sent, stderr: self.stderr.sent })
     }
 
     pub(super) fn reported(&self) -> bool {
@@ -347,25 +332,19 @@ impl Session {
 impl Input {
     /// Bytes that may still come.
     fn left(&self) -> u64 {
-        self.total
-            .map_or(u64::MAX, |t| t.saturating_sub(self.received))
+        self.total.map_or(u64::MAX, |t| t.saturating_sub(self.received))
     }
 }
 
-/// Types the end-of-file character, if the terminal is in the mode that knows
-/// one: twice after an unfinished line, which the first one only hands over
-/// (*termios(3), VEOF*).
+/// Types the end-of-file character: twice after an unfinished line, which the
+/// first one only hands over (*termios(3), VEOF*). Line editors, which switch
+/// that meaning off, read it as the end as well.
 fn end_terminal_input(sink: &OwnedFd, terminal: &OwnedFd, last: Option<u8>) {
     let Ok(modes) = tcgetattr(terminal) else {
         return;
     };
-    if modes.local_modes.contains(LocalModes::ICANON) {
-        let eof = modes.special_codes[SpecialCodeIndex::VEOF];
-        let times = if matches!(last, None | Some(b'\n' | b'\r')) {
-            1
-        } else {
-            2
-        };
-        let _ = rustix::io::write(sink, &[eof, eof][..times]);
-    }
+    let eof = modes.special_codes[SpecialCodeIndex::VEOF];
+    let unfinished = !matches!(last, None | Some(b'\n' | b'\r'));
+    let twice = unfinished && modes.local_modes.contains(LocalModes::ICANON);
+    let _ = rustix::io::write(sink, &[eof, eof][..1 + usize::from(twice)]);
 }

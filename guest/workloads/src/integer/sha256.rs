@@ -26,20 +26,13 @@ fn compress(h: &mut [u32; 8], block: &[u8]) {
         let (a, b) = (w[t - 15], w[t - 2]);
         let s0 = a.rotate_right(7) ^ a.rotate_right(18) ^ (a >> 3);
         let s1 = b.rotate_right(17) ^ b.rotate_right(19) ^ (b >> 10);
-        w[t] = s1
-            .wrapping_add(w[t - 7])
-            .wrapping_add(s0)
-            .wrapping_add(w[t - 16]);
+        w[t] = s1.wrapping_add(w[t - 7]).wrapping_add(s0).wrapping_add(w[t - 16]);
     }
     let mut v = *h;
     for t in 0..64 {
         let [a, b, c, d, e, f, g, x] = v;
         let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
-        let t1 = x
-            .wrapping_add(s1)
-            .wrapping_add((e & f) ^ (!e & g))
-            .wrapping_add(K[t])
-            .wrapping_add(w[t]);
+        let t1 = x.wrapping_add(s1).wrapping_add((e & f) ^ (!e & g)).wrapping_add(K[t]).wrapping_add(w[t]);
         let s0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
         let t2 = s0.wrapping_add((a & b) ^ (a & c) ^ (b & c));
         v = [t1.wrapping_add(t2), a, b, c, d.wrapping_add(t1), e, f, g];
@@ -50,10 +43,8 @@ fn compress(h: &mut [u32; 8], block: &[u8]) {
 }
 
 fn sha256(message: &[u8]) -> [u32; 8] {
-    let mut h = [
-        0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
-        0x5be0cd19,
-    ];
+    let mut h =
+        [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
     let blocks = message.chunks_exact(64);
     let mut tail = blocks.remainder().to_vec();
     for block in blocks {
@@ -76,10 +67,7 @@ pub(super) fn run(iterations: u64) -> Result<Duration, Failure> {
     let start = Instant::now();
     for _ in 0..iterations {
         check(
-            [
-                0x5fce37f3, 0x129150ce, 0x7ec3939b, 0x54016d9c, 0x1fd01364, 0xe27b0a78, 0x8dc63406,
-                0x4aec76b1,
-            ],
+            [0x5fce37f3, 0x129150ce, 0x7ec3939b, 0x54016d9c, 0x1fd01364, 0xe27b0a78, 0x8dc63406, 0x4aec76b1],
             sha256(black_box(&message)),
         )?;
     }
@@ -95,17 +83,11 @@ mod tests {
     fn published_answers() {
         assert_eq!(
             sha256(b"abc"),
-            [
-                0xba7816bf, 0x8f01cfea, 0x414140de, 0x5dae2223, 0xb00361a3, 0x96177a9c, 0xb410ff61,
-                0xf20015ad
-            ]
+            [0xba7816bf, 0x8f01cfea, 0x414140de, 0x5dae2223, 0xb00361a3, 0x96177a9c, 0xb410ff61, 0xf20015ad]
         );
         assert_eq!(
             sha256(b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
-            [
-                0x248d6a61, 0xd20638b8, 0xe5c02693, 0x0c3e6039, 0xa33ce459, 0x64ff2167, 0xf6ecedd4,
-                0x19db06c1
-            ]
+            [0x248d6a61, 0xd20638b8, 0xe5c02693, 0x0c3e6039, 0xa33ce459, 0x64ff2167, 0xf6ecedd4, 0x19db06c1]
         );
     }
 }
