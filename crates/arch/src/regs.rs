@@ -1,7 +1,5 @@
 //! Register numbers and the bits of flag and control registers.
 
-use bitflags::bitflags;
-
 /// General-purpose register numbers as instructions encode them (*SDM vol. 2A table 2-2*).
 #[allow(missing_docs)]
 pub mod gpr {
@@ -63,10 +61,14 @@ pub mod rflags {
     pub const WRITABLE: u64 = STATUS | TF | IF | DF | IOPL | NT | RF | AC | ID;
 }
 
-bitflags! {
+/// The flag types: bitflags makes documented constants whose names are the SDM's.
+mod flag_types {
+    #![allow(missing_docs)]
+    use bitflags::bitflags;
+
+    bitflags! {
     /// CR0 (*SDM vol. 3A §2.5*).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[allow(missing_docs)]
     pub struct Cr0: u64 {
         const PE = 1 << 0;
         const MP = 1 << 1;
@@ -83,7 +85,6 @@ bitflags! {
 
     /// CR4 (*SDM vol. 3A §2.5*).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[allow(missing_docs)]
     pub struct Cr4: u64 {
         const VME = 1 << 0;
         const PVI = 1 << 1;
@@ -111,7 +112,6 @@ bitflags! {
 
     /// IA32_EFER (*SDM vol. 3A §2.2.1*).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[allow(missing_docs)]
     pub struct Efer: u64 {
         const SCE = 1 << 0;
         const LME = 1 << 8;
@@ -121,7 +121,6 @@ bitflags! {
 
     /// XCR0 (*SDM vol. 3A §2.6*).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[allow(missing_docs)]
     pub struct Xcr0: u64 {
         const X87 = 1 << 0;
         const SSE = 1 << 1;
@@ -130,7 +129,9 @@ bitflags! {
         const ZMM_HI256 = 1 << 6;
         const HI16_ZMM = 1 << 7;
     }
+    }
 }
+pub use flag_types::{Cr0, Cr4, Efer, Xcr0};
 
 /// Debug status register DR6 (*SDM vol. 3B §17.2.3*).
 #[allow(missing_docs)]

@@ -117,11 +117,12 @@ fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode) -> (Op, End) {
     if !cpu.model.supports(insn) || insn.has_lock_prefix() && !lock_allowed(row, insn) {
         return (op, End::Change);
     }
-    let mut build = Build { insn, mode, cpu, op };
+    let mut build = Build { insn, mode, cpu, op, ends: false };
     build.memory();
     let handler = (row.build)(&mut build);
-    let op = build.op;
+    let (op, ends) = (build.op, build.ends);
     match handler {
+        Some(run) if ends => (Op { run, ..op }, End::Change),
         Some(run) => (Op { run, ..op }, end_of(row, insn)),
         None => (op, End::Change),
     }
@@ -153,6 +154,8 @@ pub struct Build<'a> {
     pub cpu: &'a mut Cpu,
     /// The op so far: place, length and memory operand are filled in.
     pub op: Op,
+    /// The block ends after this form, whatever its row says.
+    pub ends: bool,
 }
 
 impl Build<'_> {

@@ -191,6 +191,7 @@ impl Engine {
         let retired = self.cpu.retired;
         match self.one() {
             Ok(()) => {
+                let traced = self.cpu.traced.take().unwrap_or(traced);
                 if traced && self.cpu.retired != retired {
                     self.cpu.pending_db |= dr6::BS;
                 }

@@ -11,6 +11,7 @@
 pub mod apic;
 pub mod bus;
 pub mod cache;
+pub mod cpuid;
 pub mod decode;
 mod deliver;
 pub mod engine;
@@ -19,11 +20,14 @@ pub mod flags;
 pub mod jumps;
 pub mod mmu;
 pub mod model;
+pub mod msr;
 pub mod op;
 pub mod ops;
+mod segmentation;
 pub mod shared;
 pub mod state;
 pub mod thunk;
+pub mod xstate;
 
 use std::sync::Arc;
 
@@ -76,10 +80,21 @@ pub struct Cpu {
     pub nmi_blocked: bool,
     /// Every user access is looked at (#AC).
     align_check: bool,
+    /// PAUSE instructions executed.
+    pauses: u32,
     /// What it is doing.
     pub activity: Activity,
     /// Exceptions raised by guest instructions so far, by vector: for reports.
     pub exceptions: [u64; 32],
+    /// TF as it counts for the single-step trap, for instructions that take it
+    /// not from before their execution.
+    traced: Option<bool>,
+    /// Physical page of the local APIC's registers.
+    apic_page: u64,
+    /// What MONITOR watches.
+    monitor: Option<exec::system::Monitor>,
+    /// Random bytes of the host, for RDRAND and RDSEED.
+    entropy: exec::system::Entropy,
     /// The first instructions met that have no handler: linear address and bytes.
     pub unimplemented: Vec<(u64, [u8; decode::MAX_LEN])>,
     /// Number of the processor on its board.
@@ -109,8 +124,13 @@ impl Cpu {
             shadow: false,
             nmi_blocked: false,
             align_check: false,
+            pauses: 0,
             activity: Activity::Active,
             exceptions: [0; 32],
+            traced: None,
+            apic_page: 0,
+            monitor: None,
+            entropy: exec::system::Entropy::default(),
             unimplemented: Vec::new(),
             id,
             ram,
@@ -118,6 +138,9 @@ impl Cpu {
             bus,
             shared,
         };
+        cpu.power_up();
+        *shared::lock(&cpu.shared.apic) = cpu.new_apic();
+        cpu.update_apic();
         cpu.update_rights();
         cpu
     }

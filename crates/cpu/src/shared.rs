@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use mem::CodeListener;
 
+use crate::apic::{self, Apic, Config, Delivery, Destination, Ratio, Signal};
+
 /// Reasons to leave the block loop; bits of [`Shared::pending`].
 pub mod request {
     /// The local APIC may have an interrupt to deliver.
@@ -40,6 +42,9 @@ pub struct Shared {
     seen: AtomicU64,
     /// Instructions retired, published now and then.
     pub retired: AtomicU64,
+    /// The local APIC. Whoever changes it calls [`Shared::refresh`] before
+    /// letting go; nobody holds two at a time.
+    pub apic: Mutex<Apic>,
     wake: (Mutex<()>, Condvar),
     bus: Arc<Mutex<()>>,
     peers: OnceLock<Arc<[Arc<Shared>]>>,
@@ -55,6 +60,16 @@ impl Shared {
             idle: AtomicBool::new(true),
             seen: AtomicU64::new(0),
             retired: AtomicU64::new(0),
+            // The processor that is made for this replaces it by its own.
+            apic: Mutex::new(Apic::new(Config {
+                id: 0,
+                bsp: true,
+                x2apic: true,
+                tsc_deadline: true,
+                eoi_suppression: false,
+                maxphyaddr: 39,
+                timer: Ratio { tsc: 1, bus: 1 },
+            })),
             wake: Default::default(),
             bus,
             peers: OnceLock::new(),
@@ -76,6 +91,52 @@ impl Shared {
         if self.pending.fetch_or(bits, Ordering::SeqCst) & bits != bits {
             let _guard = lock(&self.wake.0);
             self.wake.1.notify_all();
+        }
+    }
+
+    /// Makes the requests [`request::INTERRUPT`] and [`request::EXT_INT`] say
+    /// what the APIC, locked by the caller, has to deliver.
+    pub fn refresh(&self, apic: &Apic) {
+        for (bit, on) in [(request::INTERRUPT, apic.pending().is_some()), (request::EXT_INT, apic.extint())] {
+            if on {
+                self.request(bit);
+            } else if self.pending.load(Ordering::SeqCst) & bit != 0 {
+                self.pending.fetch_and(!bit, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Drives the processor's INTR pin, LINT0 of its APIC: the output of the
+    /// external interrupt controller.
+    pub fn set_intr(&self, asserted: bool) {
+        self.set_lint(0, asserted);
+    }
+
+    /// Drives the processor's NMI pin, LINT1 of its APIC.
+    pub fn set_nmi(&self, asserted: bool) {
+        self.set_lint(1, asserted);
+    }
+
+    fn set_lint(&self, pin: usize, asserted: bool) {
+        let mut apic = lock(&self.apic);
+        let signal = apic.set_lint(pin, asserted);
+        self.refresh(&apic);
+        drop(apic);
+        self.signal(signal);
+    }
+
+    /// Passes on what a message asks of the processor core.
+    fn signal(&self, signal: Option<Signal>) {
+        match signal {
+            Some(Signal::Nmi) => self.request(request::NMI),
+            Some(Signal::Init) => self.request(request::INIT),
+            Some(Signal::StartUp(vector)) => {
+                self.sipi_vector.store(u32::from(vector), Ordering::SeqCst);
+                self.request(request::SIPI);
+            }
+            // There is no system management mode; an ExtINT message has no
+            // vector of its own, and the pin says the rest.
+            Some(Signal::Smi | Signal::ExtInt) | None => {}
         }
     }
 
@@ -127,7 +188,70 @@ impl CodeListener for Shared {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// The shared parts of a machine's `count` processors, known to each other.
+pub fn processors(count: usize) -> Arc<[Arc<Shared>]> {
+    let bus = Arc::new(Mutex::new(()));
+    let all: Arc<[Arc<Shared>]> = (0..count).map(|_| Arc::new(Shared::new(bus.clone()))).collect();
+    all.iter().for_each(|one| one.set_peers(all.clone()));
+    all
+}
+
+/// Delivers a message to every processor it is for; false if it was for none.
+/// From any thread that holds no APIC.
+pub fn send(
+    peers: &[Arc<Shared>],
+    source: u32,
+    dest: Destination,
+    mode: Delivery,
+    vector: u8,
+    level: bool,
+) -> bool {
+    let give = |peer: &Shared| {
+        let mut apic = lock(&peer.apic);
+        let signal = apic.deliver(mode, vector, level);
+        peer.refresh(&apic);
+        drop(apic);
+        peer.signal(signal);
+    };
+    if mode == Delivery::LowestPriority {
+        let candidates = peers.iter().enumerate().filter_map(|(i, peer)| {
+            let apic = lock(&peer.apic);
+            (apic.receives(source, dest) && apic.accepts_fixed()).then(|| (i, apic.ppr()))
+        });
+        let chosen = apic::lowest_priority(candidates.collect::<Vec<_>>());
+        if let Some(peer) = chosen.and_then(|i| peers.get(i)) {
+            give(peer);
+        }
+        return chosen.is_some();
+    }
+    let mut found = false;
+    for peer in peers {
+        if lock(&peer.apic).receives(source, dest) {
+            found = true;
+            give(peer);
+        }
+    }
+    found
+}
+
+/// Delivers an MSI's or an I/O APIC's message: `dest` and `logical` as in
+/// *SDM vol. 3A §10.11.1*, `mode` the three bits of the delivery mode
+/// (*§10.11.2*), `level` if level-triggered. False if it was for no processor
+/// or the mode is reserved. From any thread that holds no APIC.
+pub fn deliver(
+    peers: &[Arc<Shared>],
+    dest: u8,
+    logical: bool,
+    mode: u8,
+    vector: u8,
+    level: bool,
+) -> bool {
+    let Some(mode) = Delivery::from_bits(u32::from(mode)) else { return false };
+    // No APIC has this number: a device is never the sender that is left out.
+    send(peers, u32::MAX, Destination::from_8bit(dest, logical), mode, vector, level)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves these plain values usable.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -10,15 +10,25 @@
 
 use std::collections::HashMap;
 
-use crate::State;
+use iced_x86::CpuidFeature;
+
+use crate::{Model, State};
 
 /// Bytes of host code a processor may keep.
 const SIZE: usize = 4 << 20;
 /// Room that one block may need at most.
 const RESERVE: usize = 64 << 10;
 
+/// Room for a memory operand that no host pointer leads to: one that crosses
+/// pages, lies on a device, or is to be looked at more than once.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Scratch(pub [u8; 64]);
+
 /// Host code for a processor's thunks.
 pub struct Thunks {
+    /// Where thunks find such operands.
+    pub(crate) scratch: Box<Scratch>,
     writable: *mut u8,
     executable: *const u8,
     used: usize,
@@ -54,6 +64,7 @@ impl Thunks {
                 }
             }
             Some(Thunks {
+                scratch: Box::new(Scratch([0; 64])),
                 writable: writable.cast(),
                 executable: executable.cast(),
                 used: 0,
@@ -120,6 +131,23 @@ impl Drop for Thunks {
             libc::munmap(self.executable.cast_mut().cast(), SIZE);
         }
     }
+}
+
+/// The extensions that a model promises, whose instructions are carried out by
+/// the host, and that this host lacks: names as `/proc/cpuinfo` has them. A
+/// model for which this is not empty cannot run here.
+pub fn host_missing(model: &Model) -> Vec<&'static str> {
+    macro_rules! lacking {
+        ($($feature:ident $host:tt $name:literal),* $(,)?) => {
+            [$((CpuidFeature::$feature, std::arch::is_x86_feature_detected!($host), $name)),*]
+        };
+    }
+    let host = lacking![
+        SSE3 "sse3" "pni", SSSE3 "ssse3" "ssse3", SSE4_1 "sse4.1" "sse4_1", SSE4_2 "sse4.2" "sse4_2",
+        AES "aes" "aes", PCLMULQDQ "pclmulqdq" "pclmulqdq", SHA "sha" "sha_ni",
+        AVX "avx" "avx", AVX2 "avx2" "avx2", FMA "fma" "fma", F16C "f16c" "f16c",
+    ];
+    host.iter().filter(|(feature, there, _)| !there && model.has(*feature)).map(|&(.., name)| name).collect()
 }
 
 #[cfg(test)]

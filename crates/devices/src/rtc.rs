@@ -194,8 +194,12 @@ impl Rtc {
         self.base_s.saturating_add(since).saturating_add(self.offset_s).clamp(0, LAST_SECOND)
     }
 
-    /// Guest time at which the clock turns to `second`.
+    /// Guest time at which the clock turns to `second`; it stands still at the
+    /// last second it can show.
     fn ns_of(&self, second: i64) -> Option<u64> {
+        if second > LAST_SECOND {
+            return None;
+        }
         let since = second.checked_sub(self.base_s.checked_add(self.offset_s)?)?;
         u64::try_from(since).ok()?.checked_mul(SECOND)?.checked_add(self.base_ns)
     }
@@ -589,5 +593,24 @@ mod tests {
                 date(&mut r);
             }
         }
+    }
+
+    #[test]
+    fn at_the_end_of_time_there_is_no_deadline() {
+        let (mut d, clock, _) = rtc();
+        // 24 hours, binary, stopped; then 9999-12-31 23:59:59, running
+        for (index, value) in
+            [(0xb, 0x86), (0, 59), (2, 59), (4, 23), (7, 31), (8, 12), (9, 99), (0x32, 99), (0xb, 0x36)]
+        {
+            outb(&mut d, 0, index);
+            outb(&mut d, 1, value);
+        }
+        clock.advance(3 * SECOND);
+        d.tick();
+        outb(&mut d, 0, 0xc);
+        inb(&mut d, 1);
+        assert_eq!(d.deadline(), None);
+        outb(&mut d, 0, 0);
+        assert_eq!(inb(&mut d, 1), 59);
     }
 }

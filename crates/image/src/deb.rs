@@ -2,33 +2,47 @@
 //! file tree (*deb(5)*).
 
 use crate::error::ImageError;
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Take};
 use std::path::Path;
 
 /// The largest file taken out of a package, in bytes; far above any kernel.
 const MAX_FILE: u64 = 256 << 20;
+/// The most a package may unpack to, in bytes; Debian's kernels take 400 MiB.
+const MAX_UNPACKED: u64 = 1 << 30;
+/// The most memory for an xz dictionary, in KiB; `xz -9` takes 65 MiB.
+const XZ_MEMORY: u32 = 192 << 10;
+
+/// How messages name a package.
+pub(crate) fn label(deb: &Path) -> String {
+    deb.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
 
 /// Calls `visit` for every regular file of a package, with its path (without
 /// the leading `./`), length and contents. `visit` may leave contents unread.
+/// `label` names the package in messages.
 pub(crate) fn for_each_file(
-    deb: &Path,
+    deb: impl Read + Seek,
+    label: &str,
     mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    let label = deb.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let bad = |why: String| ImageError::format(&label, why);
-    let broken = |e: std::io::Error| ImageError::format(&label, format!("the archive is damaged ({e})"));
-    let file = File::open(deb).map_err(ImageError::io("open", deb))?;
-    let (name, member) = data_member(file, &label)?;
-    let stream: Box<dyn Read> = match name.as_str() {
+    let bad = |why: String| ImageError::format(label, why);
+    let broken = |e: std::io::Error| ImageError::format(label, format!("the archive is damaged ({e})"));
+    let (name, member) = data_member(deb, label)?;
+    let stream: Box<dyn Read + '_> = match name.as_str() {
         "data.tar" => Box::new(member),
         "data.tar.xz" => Box::new(xz(member)),
         "data.tar.zst" => Box::new(zstd(member).map_err(bad)?),
         other => return Err(bad(format!("{other} is packed in an unknown way"))),
     };
-    let mut archive = tar::Archive::new(BufReader::with_capacity(64 << 10, stream));
+    let mut archive = tar::Archive::new(BufReader::with_capacity(64 << 10, stream.take(MAX_UNPACKED)));
+    let mut total = 0u64;
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
+        // Sparse files claim more than the archive holds.
+        total = total.saturating_add(entry.size());
+        if total > MAX_UNPACKED {
+            return Err(bad(format!("it unpacks to more than {MAX_UNPACKED} bytes")));
+        }
         if !entry.header().entry_type().is_file() {
             continue;
         }
@@ -77,7 +91,7 @@ pub(crate) fn decompress_module(path: &str, data: Vec<u8>) -> Result<(String, Ve
 }
 
 fn xz<R: Read>(from: R) -> impl Read {
-    lzma_rust2::XzReader::new(from, true)
+    lzma_rust2::XzReader::new_mem_limit(from, true, XZ_MEMORY)
 }
 
 fn zstd<R: Read>(from: R) -> Result<impl Read, String> {

@@ -5,6 +5,8 @@ use crate::deb;
 use crate::elf;
 use crate::error::ImageError;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 /// Drivers loaded at every boot, the console first: the agent waits for it.
@@ -41,10 +43,16 @@ pub(crate) struct Module {
 
 /// Reads the package.
 pub(crate) fn read(package: &Path) -> Result<Kernel, ImageError> {
+    let file = File::open(package).map_err(ImageError::io("open", package))?;
+    read_from(file, &deb::label(package))
+}
+
+/// Reads the package from what is open already; `label` names it in messages.
+pub(crate) fn read_from(package: impl Read + Seek, label: &str) -> Result<Kernel, ImageError> {
     let mut found = None;
     let mut builtin = Vec::new();
     let mut files = BTreeMap::new();
-    deb::for_each_file(package, |path, size, data| {
+    deb::for_each_file(package, label, |path, size, data| {
         // newer releases have everything below /usr
         let path = path.strip_prefix("usr/").unwrap_or(path);
         if let Some(release) = path.strip_prefix("boot/vmlinuz-") {
@@ -58,8 +66,7 @@ pub(crate) fn read(package: &Path) -> Result<Kernel, ImageError> {
         }
         Ok(())
     })?;
-    let label = package.file_name().unwrap_or_default().to_string_lossy();
-    let (release, vmlinuz) = found.ok_or_else(|| ImageError::format(label.as_ref(), "it holds no kernel"))?;
+    let (release, vmlinuz) = found.ok_or_else(|| ImageError::format(label, "it holds no kernel"))?;
     let modules = select(files, &builtin_names(&builtin))?;
     Ok(Kernel { release, vmlinuz, modules, builtin })
 }

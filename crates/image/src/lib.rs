@@ -34,3 +34,14 @@ pub use manifest::{FileRecord, Manifest, PackageRecord};
 
 /// The guest's init and agent, as built from `guest/init`.
 static INIT: &[u8] = include_bytes!(env!("KLUIS_INIT"));
+
+/// Makes an initramfs of a package that holds kernel, modules and busybox, as
+/// [`build`] does of two: for the fuzz targets, which have no files. Returns the
+/// length of the initramfs.
+#[doc(hidden)]
+pub fn fuzz_package(bytes: &[u8]) -> Result<usize, ImageError> {
+    let package = || std::io::Cursor::new(bytes);
+    let kernel = kernel::read_from(package(), "package")?;
+    let busybox = rootfs::read_busybox_from(package(), "package")?;
+    rootfs::pack(&kernel, busybox, b"init").map(|initrd| initrd.len())
+}

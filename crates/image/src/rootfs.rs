@@ -6,19 +6,26 @@ use crate::deb;
 use crate::error::ImageError;
 use crate::kernel::Kernel;
 use std::fmt::Write;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 /// Takes the busybox program out of its package.
 pub(crate) fn read_busybox(package: &Path) -> Result<Vec<u8>, ImageError> {
+    let file = File::open(package).map_err(ImageError::io("open", package))?;
+    read_busybox_from(file, &deb::label(package))
+}
+
+/// The same for a package that is open already; `label` names it in messages.
+pub(crate) fn read_busybox_from(package: impl Read + Seek, label: &str) -> Result<Vec<u8>, ImageError> {
     let mut found = None;
-    deb::for_each_file(package, |path, size, data| {
+    deb::for_each_file(package, label, |path, size, data| {
         if path.strip_prefix("usr/").unwrap_or(path) == "bin/busybox" {
             found = Some(deb::read_whole(path, size, data)?);
         }
         Ok(())
     })?;
-    let label = package.file_name().unwrap_or_default().to_string_lossy();
-    found.ok_or_else(|| ImageError::format(label.as_ref(), "it holds no bin/busybox"))
+    found.ok_or_else(|| ImageError::format(label, "it holds no bin/busybox"))
 }
 
 /// Packs the initramfs. It is not compressed: unpacking would cost the guest

@@ -4,7 +4,7 @@
 
 use arch::Exception;
 use arch::regs::{Seg, gpr};
-use iced_x86::{Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, Mnemonic as M, Register};
 use mem::raw::Width;
 
 use super::{by_wide_width, by_width};
@@ -461,6 +461,16 @@ fn nop(_cpu: &mut Cpu, _op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+/// PAUSE: a processor that spins gives its host thread away now and then, for
+/// the one it waits for may have none.
+fn pause(cpu: &mut Cpu, _op: &Op) -> Ran {
+    cpu.pauses = cpu.pauses.wrapping_add(1);
+    if cpu.pauses.is_multiple_of(64) && cpu.shared.peers().len() > 1 {
+        std::thread::yield_now();
+    }
+    Ok(Flow::Next)
+}
+
 /// ENTER (*SDM vol. 2A*): `imm` bytes of frame, `aux` nesting level.
 fn enter<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let old = cpu.s.regs.get(gpr::RSP);
@@ -499,7 +509,6 @@ fn enter_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.imm = i32::from(b.insn.immediate16());
     b.op.aux = b.insn.immediate8_2nd() & 31;
     // iced counts the frame into the stack increment: go by the code.
-    use iced_x86::Code;
     match b.insn.code() {
         Code::Enterw_imm16_imm8 => Some(enter::<u16>),
         Code::Enterd_imm16_imm8 => Some(enter::<u32>),
@@ -532,12 +541,12 @@ fn leave<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 fn leave_build(b: &mut Build<'_>) -> Option<Handler> {
-    by_wide_width!(stack_width(b), leave)
-}
-
-fn nop_build(b: &mut Build<'_>) -> Option<Handler> {
-    let _ = b.insn.op_kinds().any(|kind| kind == OpKind::Memory);
-    Some(nop)
+    // How far the stack pointer moves depends on RBP: go by the code.
+    Some(match b.insn.code() {
+        Code::Leavew => leave::<u16>,
+        Code::Leaved => leave::<u32>,
+        _ => leave::<u64>,
+    })
 }
 
 macro_rules! fixed {
@@ -547,6 +556,8 @@ macro_rules! fixed {
         }
     };
 }
+fixed!(nop_build, nop);
+fixed!(pause_build, pause);
 fixed!(cbw, widen::<u8, u16>);
 fixed!(cwde, widen::<u16, u32>);
 fixed!(cdqe, widen::<u32, u64>);
@@ -596,7 +607,7 @@ pub(super) const ROWS: &[Row] = &[
     data(M::Enter, "ENTER—Make Stack Frame for Procedure Parameters", enter_build),
     data(M::Leave, "LEAVE—High Level Procedure Exit", leave_build),
     Row::new(M::Nop, "NOP—No Operation", Group::Misc, nop_build),
-    Row::new(M::Pause, "PAUSE—Spin Loop Hint", Group::Misc, nop_build).ends(),
+    Row::new(M::Pause, "PAUSE—Spin Loop Hint", Group::Misc, pause_build).ends(),
     data(M::Cmovo, CMOV, cmov::<0>),
     data(M::Cmovno, CMOV, cmov::<1>),
     data(M::Cmovb, CMOV, cmov::<2>),

@@ -7,10 +7,20 @@ mod control;
 mod data;
 mod decimal;
 mod flagop;
+mod io;
+mod segment;
 mod shift;
 mod string;
+pub(crate) mod system;
+mod x87;
+mod xstate;
+mod vector;
 
 use crate::ops::Row;
+use segment::{pop_segment, push_segment};
+use system::far::{call_far, jmp_far};
+use system::mov_special;
+use vector::{movsd as movsd_vector, thunk as cmpsd_vector};
 
 /// The parts of the instruction table ([`crate::ops`]).
 pub(crate) const TABLES: &[&[Row]] = &[
@@ -20,8 +30,30 @@ pub(crate) const TABLES: &[&[Row]] = &[
     data::ROWS,
     decimal::ROWS,
     flagop::ROWS,
+    io::ROWS,
+    segment::ROWS,
     shift::ROWS,
-    string::ROWS];
+    string::ROWS,
+    system::control::ROWS,
+    system::far::ROWS,
+    system::flag::ROWS,
+    system::interrupt::ROWS,
+    system::misc::ROWS,
+    system::msr::ROWS,
+    system::syscall::ROWS,
+    system::table::ROWS,
+    system::translation::ROWS,
+    system::undefined::ROWS,
+    x87::ROWS,
+    xstate::ROWS,
+    vector::MMX,
+    vector::SSE,
+    vector::AVX,
+    vector::CRYPTO,
+    vector::MOVES,
+    vector::MASKED,
+    vector::CONTROL,
+];
 
 /// The handler for operands of `$bytes` bytes: `$f::<…, u8>` to `$f::<…, u64>`.
 macro_rules! by_width {
@@ -50,28 +82,3 @@ macro_rules! by_wide_width {
 }
 pub(crate) use by_wide_width;
 
-// Mnemonics that name instructions of two groups: the forms of the other group.
-// (helper sys replaces these six by `use segment::…`/`use system::…`, helper vec the last two)
-use crate::decode::Build;
-use crate::op::Handler;
-fn mov_special(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}
-fn push_segment(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}
-fn pop_segment(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}
-fn jmp_far(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}
-fn call_far(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}
-fn movsd_vector(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}
-fn cmpsd_vector(_b: &mut Build<'_>) -> Option<Handler> {
-    None
-}

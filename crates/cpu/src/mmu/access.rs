@@ -149,6 +149,24 @@ impl Cpu {
         hit.then(|| entry.addend.wrapping_add(la) as *mut u8)
     }
 
+    /// Host address of `n` bytes of RAM at `la` that may be read without any
+    /// further look (`n` from 1 to a page), or `None`: then [`Cpu::read_bytes`]
+    /// knows what to do. Valid until the next change of translations.
+    #[inline(always)]
+    pub(crate) fn ram_read(&self, la: u64, n: u64) -> Option<*const u8> {
+        let entry = self.tlb.entry(la);
+        (entry.read == self.tlb.tag(la.wrapping_add(n - 1)))
+            .then(|| entry.addend.wrapping_add(la) as *const u8)
+    }
+
+    /// The same for writes; `None` also where a write must be noticed.
+    #[inline(always)]
+    pub(crate) fn ram_write(&self, la: u64, n: u64) -> Option<*mut u8> {
+        let entry = self.tlb.entry(la);
+        (entry.write == self.tlb.tag(la.wrapping_add(n - 1)))
+            .then(|| entry.addend.wrapping_add(la) as *mut u8)
+    }
+
     /// Reads `buf.len()` bytes (at most a page) at `la`; all or nothing.
     #[inline]
     pub(crate) fn read_bytes(&mut self, la: u64, buf: &mut [u8], seg: u8) -> Result<(), Exception> {

@@ -64,6 +64,8 @@ pub struct Tlb {
     /// Context of each PCID, 0 if flushed.
     by_pcid: Box<[u16; 4096]>,
     large: [LargeRange; 2],
+    /// Context numbers have started afresh: see [`Tlb::take_recycled`].
+    recycled: bool,
 }
 
 impl Default for Tlb {
@@ -76,6 +78,7 @@ impl Default for Tlb {
             next_context: 1,
             by_pcid: vec![0u16; 4096].into_boxed_slice().try_into().expect("length"),
             large: [NO_RANGE; 2],
+            recycled: false,
         };
         tlb.select(0, true);
         tlb
@@ -184,6 +187,12 @@ impl Tlb {
         self.select(current as u16, true);
     }
 
+    /// True once after numbers of contexts have come into use again: what
+    /// others keep by them is void.
+    pub fn take_recycled(&mut self) -> bool {
+        std::mem::take(&mut self.recycled)
+    }
+
     fn new_context(&mut self) -> u16 {
         if self.next_context == CONTEXTS {
             self.entries.fill(Entry::default());
@@ -191,6 +200,7 @@ impl Tlb {
             self.by_pcid.fill(0);
             self.large = [NO_RANGE; 2];
             self.next_context = 1;
+            self.recycled = true;
         }
         let context = self.next_context;
         self.next_context += 1;

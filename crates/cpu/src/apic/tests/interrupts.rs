@@ -14,7 +14,7 @@ fn ppr_is_the_higher_of_tpr_and_isr_class() {
             let ppr = a.ppr();
             assert_eq!(ppr >> 4, (tpr >> 4).max(isrv >> 4));
             assert_eq!(ppr & 15, if tpr >> 4 >= isrv >> 4 { tpr & 15 } else { 0 });
-            assert_eq!(a.read(0xa0, 0), ppr.into());
+            assert_eq!(a.read(0xa0, 0), u32::from(ppr));
         }
     }
 }

@@ -1,0 +1,134 @@
+//! PUSHF, POPF, CLI, STI, CLAC, STAC (*SDM vol. 1 §7.3.13; vol. 2*).
+
+use arch::Exception;
+use arch::regs::{Cr4, rflags};
+use iced_x86::{Code, Mnemonic as M};
+use mem::raw::Width;
+
+use crate::Cpu;
+use crate::decode::Build;
+use crate::op::{Flow, Handler, Op};
+use crate::ops::{Gate, Group, Row};
+
+type Ran = Result<Flow, Exception>;
+
+impl Cpu {
+    /// Replaces the bits of RFLAGS in `mask` by those of `image`.
+    pub(super) fn set_rflags(&mut self, image: u64, mask: u64) {
+        let status = mask & rflags::STATUS;
+        self.s.flags.update(status, image);
+        let other = mask & !rflags::STATUS;
+        self.s.rflags = self.s.rflags & !other | image & other | rflags::FIXED;
+        self.update_rights();
+    }
+
+    fn iopl(&self) -> u8 {
+        (self.s.rflags >> 12 & 3) as u8
+    }
+}
+
+fn pushf<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
+    let image = cpu.s.rflags() & !(rflags::VM | rflags::RF);
+    cpu.push(W::truncate(image))?;
+    Ok(Flow::Next)
+}
+
+fn popf<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
+    use rflags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF};
+    let image = cpu.peek::<W>(0)?.zext();
+    cpu.drop_stack(W::BYTES);
+    let mut mask = STATUS | TF | DF | NT;
+    if W::BYTES > 2 {
+        mask |= AC | ID;
+    }
+    if cpu.s.cpl <= cpu.iopl() {
+        mask |= IF;
+    }
+    if cpu.s.cpl == 0 {
+        mask |= IOPL;
+    }
+    cpu.set_rflags(image & !RF, mask | RF);
+    Ok(Flow::Next)
+}
+
+fn pushf_build(b: &mut Build<'_>) -> Option<Handler> {
+    Some(match b.insn.code() {
+        Code::Pushfw => pushf::<u16>,
+        Code::Pushfd => pushf::<u32>,
+        _ => pushf::<u64>,
+    })
+}
+
+fn popf_build(b: &mut Build<'_>) -> Option<Handler> {
+    Some(match b.insn.code() {
+        Code::Popfw => popf::<u16>,
+        Code::Popfd => popf::<u32>,
+        _ => popf::<u64>,
+    })
+}
+
+fn cli(cpu: &mut Cpu, _op: &Op) -> Ran {
+    if cpu.s.cpl > cpu.iopl() {
+        return Err(Exception::GP0);
+    }
+    cpu.s.rflags &= !rflags::IF;
+    Ok(Flow::Next)
+}
+
+/// STI; if it enables interrupts, only after the next instruction.
+fn sti(cpu: &mut Cpu, _op: &Op) -> Ran {
+    if cpu.s.cpl > cpu.iopl() {
+        return Err(Exception::GP0);
+    }
+    if cpu.s.rflags & rflags::IF == 0 {
+        cpu.s.rflags |= rflags::IF;
+        cpu.shadow = true;
+    }
+    Ok(Flow::Next)
+}
+
+fn require_smap(cpu: &Cpu) -> Result<(), Exception> {
+    // CLAC and STAC need CPL 0, else #UD; CR4.SMAP itself may be off.
+    if cpu.s.cpl == 0 { Ok(()) } else { Err(Exception::UD) }
+}
+
+fn clac(cpu: &mut Cpu, _op: &Op) -> Ran {
+    require_smap(cpu)?;
+    cpu.s.rflags &= !rflags::AC;
+    access_rights_changed(cpu);
+    Ok(Flow::Next)
+}
+
+fn stac(cpu: &mut Cpu, _op: &Op) -> Ran {
+    require_smap(cpu)?;
+    cpu.s.rflags |= rflags::AC;
+    access_rights_changed(cpu);
+    Ok(Flow::Next)
+}
+
+fn access_rights_changed(cpu: &mut Cpu) {
+    if cpu.s.cr4.contains(Cr4::SMAP) {
+        cpu.update_rights();
+    }
+}
+
+const PUSHF: &str = "PUSHF/PUSHFD/PUSHFQ—Push EFLAGS/RFLAGS Register Onto the Stack";
+const POPF: &str = "POPF/POPFD/POPFQ—Pop Stack Into EFLAGS/RFLAGS Register";
+
+const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row {
+    Row::new(mnemonic, sdm, Group::FlagControl, build)
+}
+
+/// This file's part of the instruction table.
+pub(in crate::exec) const ROWS: &[Row] = &[
+    row(M::Pushf, PUSHF, pushf_build),
+    row(M::Pushfd, PUSHF, pushf_build),
+    row(M::Pushfq, PUSHF, pushf_build),
+    row(M::Popf, POPF, popf_build).ends(),
+    row(M::Popfd, POPF, popf_build).ends(),
+    row(M::Popfq, POPF, popf_build).ends(),
+    row(M::Cli, "CLI—Clear Interrupt Flag", |_| Some(cli)).gate(Gate::Control).ends(),
+    row(M::Sti, "STI—Set Interrupt Flag", |_| Some(sti)).gate(Gate::Control).ends(),
+    row(M::Clac, "CLAC—Clear AC Flag in EFLAGS Register", |_| Some(clac)).gate(Gate::Control),
+    row(M::Stac, "STAC—Set AC Flag in EFLAGS Register", |_| Some(stac)).gate(Gate::Control),
+];

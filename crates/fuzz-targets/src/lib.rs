@@ -1,0 +1,60 @@
+//! What the fuzzers run: one plain function of bytes for everything that takes
+//! bytes from a guest or a file.
+//!
+//! Each must return whatever the bytes: no panic, no hang, no access out of
+//! bounds. `cargo test -p fuzz-targets` runs all of them on seeds, mutated
+//! seeds, random bytes and past finds; `fuzz/` wraps the same functions for
+//! libFuzzer (see `docs/fuzzing.md`).
+//!
+//! * [`code`]: machine code on a processor
+//! * [`device`]: register accesses, rings and host events on devices
+//! * [`files`]: kernels, Debian packages, the agent's frames
+//! * [`input`], [`mutate`]: reading and making inputs
+#![forbid(unsafe_code)]
+
+pub mod code;
+pub mod device;
+pub mod files;
+pub mod input;
+pub mod mutate;
+
+/// A fuzz target.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its name, also of its binary in `fuzz/` and its folder of past finds.
+    pub name: &'static str,
+    /// Runs it on one input; a find is a panic.
+    pub run: fn(&[u8]),
+    /// Valid inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Inputs that the bounded tests run, on top of seeds and finds: what
+    /// takes about a second or two.
+    pub cases: u32,
+    /// The longest random input made for it, in bytes.
+    pub max_len: usize,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "code_bytes", run: code::code_bytes, seeds: code::seeds, cases: 4000, max_len: 512 },
+    Target { name: "kernel_image", run: files::kernel_image, seeds: files::kernels, cases: 1500, max_len: 4096 },
+    Target { name: "deb_image", run: files::deb_image, seeds: files::packages, cases: 1500, max_len: 4096 },
+    Target { name: "agent_frames", run: files::agent_frames, seeds: files::frames, cases: 20_000, max_len: 512 },
+    Target { name: "device_serial", ..device::SMALL[0] },
+    Target { name: "device_rtc", ..device::SMALL[1] },
+    Target { name: "device_pit", ..device::SMALL[2] },
+    Target { name: "device_pic", ..device::SMALL[3] },
+    Target { name: "device_ioapic", ..device::SMALL[4] },
+    Target { name: "device_pm", ..device::SMALL[5] },
+    Target { name: "device_i8042", ..device::SMALL[6] },
+    Target { name: "device_apic", ..device::SMALL[7] },
+    Target { name: "device_pci", ..device::SMALL[8] },
+    Target { name: "device_virtio_blk", ..device::VIRTIO[0] },
+    Target { name: "device_virtio_rng", ..device::VIRTIO[1] },
+    Target { name: "device_virtio_console", ..device::VIRTIO[2] },
+];
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|t| t.name == name)
+}

@@ -1,0 +1,286 @@
+//! The command line.
+
+use crate::{sizes, units};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  kluis run                                a terminal in a Linux machine
+  kluis run -- uname -srm                  one command in it
+  tar c src | kluis run -- tar t           its streams are the command's
+  kluis run --cpus 8 -- nproc              eight processors
+  kluis run --size Standard_DC4s_v3        a machine of this Azure size
+  kluis run --disk data.img,ro -- fdisk -l
+  kluis doctor                             can this host do it?";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  XDG_CACHE_HOME  the guest image is kept in its folder kluis (default ~/.cache)
+  TERM            type of the terminal, told to the guest
+  RUST_LOG        diagnostic messages on standard error, e.g. machine=debug
+  NO_COLOR        no colours in help and messages";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0-255   of `run`: the guest command's own
+  0       it worked; without a command, the machine was switched off
+  1       `doctor`: `kluis run` cannot work here
+  2       bad input: usage, size, kernel, disk ...
+  124     `run`: --timeout has passed
+  125     Kluis or the machine failed
+  126     `run`: the guest cannot execute the command
+  127     `run`: the guest has no such command
+  128+N   signal N ended the command, or Kluis itself
+A command may use 2 and 124 to 127 for itself: `run --json` tells them apart.";
+
+/// Linux machines whose processor is software: no KVM, no root, no SGX needed
+#[derive(Debug, Parser)]
+#[command(name = "kluis", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    /// Report as JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command, or a terminal, in a new Linux machine
+    #[command(after_help = RUN_EXAMPLES, after_long_help = run_help())]
+    Run(Box<RunArgs>),
+    /// The default guest: a Debian kernel and a small userland
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Tell what this host offers and what is missing
+    #[command(after_help = "Exits with 1 if `kluis run` cannot work here.")]
+    Doctor,
+    /// Print completions for a shell
+    #[command(
+        after_help = "Example:\n  kluis completions bash > ~/.local/share/bash-completion/completions/kluis"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all pages to a folder
+    #[command(after_help = "Examples:\n  kluis man | man -l -\n  kluis man --dir ~/.local/share/man/man1")]
+    Man {
+        /// Write kluis.1, kluis-run.1 ... to this folder
+        #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What to do with the default guest's image.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build it from the packages that are current now
+    ///
+    /// Packages come through this machine's own apt configuration, without
+    /// root; `kluis run` does the same on first use.
+    Build,
+    /// Tell what the image is made of, without building it
+    Show,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  kluis run
+  kluis run -- sh -c 'uname -srm; exit 7'
+  head -c 16M /dev/urandom | kluis run --quiet -- cat | sha256sum
+  kluis run --size Standard_DC2s_v3 --timeout 5m -- make-something
+  kluis run --cpus 8 --memory 2G --stats -- nproc
+  kluis run --kernel vmlinuz --initrd my.cpio --append 'root=/dev/vda' --disk root.img";
+
+fn run_help() -> String {
+    format!(
+        "{RUN_EXAMPLES}\n\n\
+Terminal:
+  Without a command a login shell runs on a terminal of its own. Ctrl-] is the
+  escape: Ctrl-] q stops the machine, Ctrl-] ? lists the others.
+
+Streams:
+  A command's input, output and errors are carried apart and unchanged. SIGINT,
+  SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it; the same
+  once more within 2 seconds stops the machine.
+
+Own kernel:
+  With --kernel or --initrd and no command, the first serial port is connected
+  to the terminal. A command needs Kluis's agent in the initrd.
+
+Memory:
+  It is taken from the host only when the guest touches it: a machine may be
+  given more than the host has.
+
+{}
+{EXIT_CODES}",
+        sizes::table()
+    )
+}
+
+/// A machine and what to run in it.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("shape").args(["cpus", "memory"]).multiple(true))]
+pub(crate) struct RunArgs {
+    /// Azure size of the machine (--help lists them) [default: Standard_DC1s_v2]
+    #[arg(long, value_name = "NAME", conflicts_with = "shape")]
+    pub(crate) size: Option<String>,
+    /// Number of processors, instead of a size
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<usize>,
+    /// Memory, e.g. 512M or 4G, instead of a size
+    #[arg(long, value_name = "SIZE", value_parser = units::memory)]
+    pub(crate) memory: Option<u64>,
+    /// Processor model: xeon-e-2288g or xeon-8370c [default: the size's]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) cpu: Option<String>,
+    /// Boot this kernel (bzImage or ELF) instead of the default image's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Use this initial RAM disk instead of the default image's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Add this to the kernel command line (repeatable)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) append: Vec<String>,
+    /// Attach a raw disk image as /dev/vda, /dev/vdb ...; `,ro`: read-only (repeatable)
+    #[arg(long, value_name = "FILE[,ro]", value_parser = units::disk, value_hint = ValueHint::FilePath)]
+    pub(crate) disk: Vec<machine::Disk>,
+    /// Stop the machine after this time, booting included: 500ms, 30s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Give the command a terminal of its own
+    #[arg(long, short = 't', requires = "command")]
+    pub(crate) tty: bool,
+    /// Show nothing but the command's own output, and errors
+    #[arg(long, short = 'q')]
+    pub(crate) quiet: bool,
+    /// Write the guest's kernel console to a file, or with - to standard error
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub(crate) console: Option<PathBuf>,
+    /// At the end tell times and instructions on standard error (--json: as JSON)
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Stop at the first instruction that Kluis does not know
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Command to run in the machine, and its arguments
+    #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Reads the command line; what clap cannot use ends the process with clap's
+/// own words, bad values with a single line.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(args)
+}
+
+/// One line for an error about a value; `None` for other errors, which clap
+/// tells better.
+pub(crate) fn one_line(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ErrorKind};
+    if !matches!(error.kind(), ErrorKind::ValueValidation) {
+        return None;
+    }
+    let value = error.get(ContextKind::InvalidValue)?;
+    let arg = error.get(ContextKind::InvalidArg)?.to_string();
+    let arg = arg.split_whitespace().next().unwrap_or_default();
+    let why = std::error::Error::source(error)?;
+    // the system's own parsers write whole sentences, ours go on with the value
+    Some(format!("{arg} {value} {why}"))
+}
+
+/// The command as clap sees it, for completions and manual pages.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &[&str]) -> Result<Cli, clap::Error> {
+        parse(std::iter::once("kluis").chain(line.iter().copied()).map(OsString::from))
+    }
+
+    fn run(line: &[&str]) -> RunArgs {
+        match of(line).unwrap().command {
+            Command::Run(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn command_is_what_follows_the_dashes() {
+        let args = run(&["run", "--quiet", "--", "sh", "-c", "exit 7", "--quiet"]);
+        assert!(args.quiet);
+        assert_eq!(args.command, ["sh", "-c", "exit 7", "--quiet"]);
+        assert!(run(&["run"]).command.is_empty());
+        assert!(of(&["run", "uname"]).is_err());
+    }
+
+    #[test]
+    fn json_goes_anywhere() {
+        assert!(of(&["--json", "doctor"]).unwrap().json);
+        assert!(of(&["doctor", "--json"]).unwrap().json);
+        assert!(of(&["image", "show", "--json"]).unwrap().json);
+        assert!(!of(&["run", "--", "x", "--json"]).unwrap().json);
+    }
+
+    #[test]
+    fn a_size_excludes_a_shape() {
+        let args = run(&["run", "--cpus", "8", "--memory", "2G"]);
+        assert_eq!((args.cpus, args.memory), (Some(8), Some(2 << 30)));
+        for wrong in [["--cpus", "2"], ["--memory", "1G"]] {
+            let e = of(&[&["run", "--size", "x"], &wrong[..]].concat()).unwrap_err();
+            assert_eq!(e.kind(), clap::error::ErrorKind::ArgumentConflict);
+            assert_eq!(e.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn repeated_options_keep_their_order() {
+        let args = run(&["run", "--disk", "a,ro", "--disk", "b", "--append", "-x", "--append", "y z"]);
+        let disks: Vec<_> = args.disk.iter().map(|d| (d.path.to_str().unwrap(), d.read_only)).collect();
+        assert_eq!(disks, [("a", true), ("b", false)]);
+        assert_eq!(args.append, ["-x", "y z"]);
+    }
+
+    #[test]
+    fn bad_values_are_told_in_one_line() {
+        for (line, text) in [
+            (&["run", "--memory", "12"][..], "--memory 12 needs a unit: write 12M or 12G"),
+            (&["run", "--timeout", "soon"], "--timeout soon is no duration: write it as 500ms, 30s, 5m or 1h"),
+            (&["run", "--disk", ",ro"], "--disk ,ro names no file: write it as FILE or FILE,ro"),
+        ] {
+            assert_eq!(one_line(&of(line).unwrap_err()).as_deref(), Some(text));
+        }
+        assert_eq!(one_line(&of(&["run", "--nonsense"]).unwrap_err()), None);
+        let cpus = one_line(&of(&["run", "--cpus", "many"]).unwrap_err()).unwrap();
+        assert!(cpus.starts_with("--cpus many"), "{cpus}");
+    }
+
+    #[test]
+    fn help_teaches() {
+        let help = definition().render_long_help().to_string();
+        for text in ["Examples:", "Exit codes:", "XDG_CACHE_HOME", "RUST_LOG"] {
+            assert!(help.contains(text), "{text} is not in\n{help}");
+        }
+        let mut command = definition();
+        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        for text in ["Ctrl-] q", "Standard_DC48ds_v3", "SGX comes with a later version", "128+N"] {
+            assert!(help.contains(text), "{text} is not in\n{help}");
+        }
+    }
+}

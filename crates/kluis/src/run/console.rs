@@ -1,0 +1,199 @@
+//! What the guest says on its first serial port: kept, watched, passed on.
+
+use super::streams::Outlet;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Bytes of the console kept for a report.
+const KEPT: usize = 64 << 10;
+/// A longer line is looked at only so far.
+const LONGEST_LINE: usize = 1024;
+/// Written by the first process as soon as its file systems are mounted.
+const INIT_STARTED: &[u8] = b"kluis-init: started";
+/// Begins the kernel's last words.
+const PANIC: &[u8] = b"Kernel panic";
+
+/// Where the console goes besides.
+pub(crate) enum Tee {
+    /// Nowhere.
+    None,
+    /// A file.
+    File(File),
+    /// A queue with a writer of its own.
+    Outlet(Outlet),
+}
+
+struct Log {
+    kept: VecDeque<u8>,
+    line: Vec<u8>,
+    init_started: Option<Instant>,
+    panicked: bool,
+    tee: Tee,
+    buffer: Vec<u8>,
+}
+
+/// The console's log. Clones are the same log.
+#[derive(Clone)]
+pub(crate) struct Console(Arc<Mutex<Log>>);
+
+impl Console {
+    /// An empty log.
+    pub(crate) fn new(tee: Tee) -> Self {
+        Self(Arc::new(Mutex::new(Log {
+            kept: VecDeque::new(),
+            line: Vec::new(),
+            init_started: None,
+            panicked: false,
+            tee,
+            buffer: Vec::new(),
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the first process of Kluis's own guest said that it runs.
+    pub(crate) fn init_started(&self) -> Option<Instant> {
+        self.lock().init_started
+    }
+
+    /// Whether the kernel gave up.
+    pub(crate) fn panicked(&self) -> bool {
+        self.lock().panicked
+    }
+
+    /// The last lines, at most `n`, without what could upset a terminal.
+    pub(crate) fn tail(&self, n: usize) -> Vec<String> {
+        let bytes: Vec<u8> = self.lock().kept.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<String> = text
+            .split(['\n', '\r'])
+            .map(|line| line.chars().map(|c| if c == '\t' { ' ' } else { c }).collect::<String>())
+            .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(n)..].to_vec()
+    }
+}
+
+impl Log {
+    fn watch(&mut self, data: &[u8]) {
+        for &byte in data {
+            if byte != b'\n' {
+                if self.line.len() < LONGEST_LINE {
+                    self.line.push(byte);
+                }
+                continue;
+            }
+            let has = |what: &[u8]| self.line.windows(what.len()).any(|w| w == what);
+            if self.init_started.is_none() && has(INIT_STARTED) {
+                self.init_started = Some(Instant::now());
+            }
+            self.panicked |= has(PANIC);
+            self.line.clear();
+        }
+        self.kept.extend(data);
+        let surplus = self.kept.len().saturating_sub(KEPT);
+        self.kept.drain(..surplus);
+    }
+
+    fn pass_on(&mut self, data: &[u8]) {
+        if let Tee::File(_) = self.tee {
+            self.buffer.extend_from_slice(data);
+            if self.buffer.contains(&b'\n') || self.buffer.len() >= LONGEST_LINE {
+                self.write_out();
+            }
+        }
+    }
+
+    fn write_out(&mut self) {
+        if let Tee::File(file) = &mut self.tee
+            && let Err(e) = file.write_all(&self.buffer)
+        {
+            eprintln!("kluis: cannot write the console's file any more: {e}");
+            self.tee = Tee::None;
+        }
+        self.buffer.clear();
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut log = self.lock();
+        log.watch(data);
+        log.pass_on(data);
+        // waiting for a slow reader is done without the lock
+        if let Tee::Outlet(outlet) = &log.tee {
+            let outlet = outlet.clone();
+            drop(log);
+            outlet.push_all(data);
+        }
+        Ok(data.len())
+    }
+
+    /// Serial ports flush after each byte: what matters is written at line
+    /// ends and by [`Console::finish`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Console {
+    /// Writes out an unfinished last line.
+    pub(crate) fn finish(&self) {
+        self.lock().write_out();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_and_panic_are_noticed_in_single_bytes() {
+        let mut c = Console::new(Tee::None);
+        for byte in b"[    1.2] kluis-init: started" {
+            c.write_all(&[*byte]).unwrap();
+        }
+        assert_eq!(c.init_started(), None);
+        c.write_all(b"\r\n").unwrap();
+        assert!(c.init_started().is_some());
+        assert!(!c.panicked());
+        c.write_all(b"[ 2.0] Kernel panic - not syncing: x\n").unwrap();
+        assert!(c.panicked());
+    }
+
+    #[test]
+    fn tail_is_short_and_harmless() {
+        let mut c = Console::new(Tee::None);
+        c.write_all(b"one\r\n\x1b[2Jtwo\tx\n\nthr\xffee").unwrap();
+        assert_eq!(c.tail(2), ["[2Jtwo x", "thr\u{fffd}ee"]);
+        assert_eq!(c.tail(9).len(), 3);
+    }
+
+    #[test]
+    fn log_is_bounded() {
+        let mut c = Console::new(Tee::None);
+        for _ in 0..100 {
+            c.write_all(&[b'x'; 10_000]).unwrap();
+        }
+        let log = c.lock();
+        assert_eq!(log.kept.len(), KEPT);
+        assert_eq!(log.line.len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn file_gets_everything() {
+        let tmp = tempfile::NamedTempFile::new().unwrap();
+        let mut c = Console::new(Tee::File(tmp.reopen().unwrap()));
+        c.write_all(b"a\nb").unwrap();
+        assert_eq!(std::fs::read(tmp.path()).unwrap(), b"a\nb");
+        c.write_all(b"c").unwrap();
+        c.finish();
+        assert_eq!(std::fs::read(tmp.path()).unwrap(), b"a\nbc");
+    }
+}

@@ -1,0 +1,160 @@
+//! Quantities as people write them: memory, durations, disks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Memory in bytes from a number with a binary unit: `512M`, `4G`, `1.5GiB`.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "" if !number.is_empty() => {
+            return Err(format!("needs a unit: write {number}M or {number}G"));
+        }
+        _ => return Err("is no amount of memory: write it as 512M or 4G".into()),
+    };
+    let bytes = decimal(number).map(|n| n * f64::from(2u32).powi(shift));
+    match bytes {
+        // floats hold such numbers exactly up to 2^53
+        Some(bytes) if bytes >= 1.0 && bytes <= (1u64 << 53) as f64 => Ok(bytes as u64),
+        Some(0.0) => Err("is no memory at all: write it as 512M or 4G".into()),
+        Some(_) => Err("is out of range: write it as 512M or 4G".into()),
+        None => Err("is no amount of memory: write it as 512M or 4G".into()),
+    }
+}
+
+/// A duration from a number, of seconds or with a unit: `30`, `30s`, `500ms`,
+/// `5m`, `1.5h`.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "is no duration: write it as 500ms, 30s, 5m or 1h".to_string();
+    let (number, unit) = split(text);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(wrong()),
+    };
+    let seconds = decimal(number).ok_or_else(wrong)? * seconds;
+    // a hundred years: so that it can be added to any point in time
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(d) if !d.is_zero() && seconds < 3.2e9 => Ok(d),
+        _ => Err("is out of range: write it as 500ms, 30s, 5m or 1h".into()),
+    }
+}
+
+/// A disk: a file, and whether the guest may only read it (`,ro`).
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn disk(text: &str) -> Result<machine::Disk, String> {
+    let (path, read_only) = match text.rsplit_once(',') {
+        Some((path, "ro")) => (path, true),
+        Some((path, "rw")) => (path, false),
+        _ => (text, false),
+    };
+    match path {
+        "" => Err("names no file: write it as FILE or FILE,ro".into()),
+        path => Ok(machine::Disk { path: PathBuf::from(path), read_only }),
+    }
+}
+
+/// Number and unit.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number, unit.trim_start())
+}
+
+/// Digits with at most one point among them: none of what else a float's own
+/// parser takes.
+fn decimal(number: &str) -> Option<f64> {
+    if number.len() > 20 {
+        return None;
+    }
+    number.parse().ok()
+}
+
+/// Bytes in words, of the greatest unit that leaves a whole number or one
+/// decimal.
+pub(crate) fn bytes(n: u64) -> String {
+    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if n >> shift == 0 {
+            continue;
+        }
+        return match n % (1 << shift) {
+            0 => format!("{} {unit}", n >> shift),
+            _ => format!("{:.1} {unit}", n as f64 / (1u64 << shift) as f64),
+        };
+    }
+    format!("{n} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_binary_and_needs_a_unit() {
+        for (text, bytes) in [
+            ("512M", 512 << 20),
+            ("4G", 4 << 30),
+            ("4g", 4 << 30),
+            ("4 GiB", 4 << 30),
+            ("1024M", 1 << 30),
+            ("1.5G", 3 << 29),
+            ("65536k", 64 << 20),
+            ("1T", 1 << 40),
+            ("384GB", 384 << 30),
+        ] {
+            assert_eq!(memory(text), Ok(bytes), "{text}");
+        }
+        assert!(memory("1024").unwrap_err().contains("1024M"), "{:?}", memory("1024"));
+        for wrong in ["", "G", "4X", "-4G", "4GG", "1e9M", "0M", "0.0000000001K", "99999999T", ".G", "1.2.3G"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
+        }
+        assert!(memory(&"9".repeat(400)).is_err());
+    }
+
+    #[test]
+    fn durations_have_units_and_an_end() {
+        for (text, ms) in
+            [("30", 30_000), ("30s", 30_000), ("500ms", 500), ("5m", 300_000), ("1.5h", 5_400_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for wrong in ["", "s", "0", "0s", "-1s", "5 weeks", "1e3s", "inf", "99999999999999999h", "NaN"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn disks_may_be_read_only_and_have_commas() {
+        let of = |text| disk(text).map(|d| (d.path.display().to_string(), d.read_only));
+        assert_eq!(of("a.img"), Ok(("a.img".into(), false)));
+        assert_eq!(of("a.img,ro"), Ok(("a.img".into(), true)));
+        assert_eq!(of("a,b.img,rw"), Ok(("a,b.img".into(), false)));
+        assert_eq!(of("a,b.img"), Ok(("a,b.img".into(), false)));
+        assert!(of("").is_err());
+        assert!(of(",ro").is_err());
+    }
+
+    #[test]
+    fn bytes_are_told_briefly() {
+        assert_eq!(bytes(4 << 30), "4 GiB");
+        assert_eq!(bytes(1536 << 20), "1.5 GiB");
+        assert_eq!(bytes(28 << 20), "28 MiB");
+        assert_eq!(bytes(100), "100 bytes");
+    }
+}

@@ -1,0 +1,385 @@
+//! Devices at their ports and addresses: a PC of the Q35 kind, without
+//! firmware, VGA and legacy storage. What the guest is told of it is in the
+//! ACPI tables (`boot::acpi`); the two are made from one description.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cpu::Shared;
+use devices::i8042::I8042;
+use devices::ioapic::{IOAPIC_BASE, IoApic};
+use devices::irq::FanOut;
+use devices::pci::{ConfigPorts, Ecam, HostBridge, PciBus};
+use devices::pic::Pic;
+use devices::pit::{PORT_61, Pit};
+use devices::pm::AcpiPm;
+use devices::rtc::Rtc;
+use devices::serial::Serial;
+use devices::virtio::blk::FileBackend;
+use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
+use devices::virtio::{BAR, BAR_LEN, Block, Entropy, VirtioDevice, VirtioPci};
+use devices::{Clock, Device, IrqLine, PowerSink};
+use mem::{GuestRam, Ram};
+
+use crate::clock::GuestClock;
+use crate::config::{Disk, MachineError};
+use crate::interrupts::{ExtInt, ToApics};
+use crate::timers::Alarm;
+
+/// First byte above RAM below 4 GiB, at most.
+pub(crate) const LOW_RAM_END: u64 = 0xc000_0000;
+/// Bytes of input a console port holds for the guest.
+const PORT_CAPACITY: usize = 256 << 10;
+/// Buses described: one.
+const LAST_BUS: u8 = 0;
+
+/// What the guest did with the power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Power {
+    On,
+    Off,
+    Reset,
+}
+
+/// Where devices report power-off and reset; the machine's owner waits here.
+#[derive(Debug, Default)]
+pub(crate) struct PowerSwitch {
+    state: AtomicU8,
+    changed: (Mutex<()>, Condvar),
+}
+
+impl PowerSwitch {
+    pub(crate) fn get(&self) -> Power {
+        match self.state.load(Ordering::SeqCst) {
+            0 => Power::On,
+            1 => Power::Off,
+            _ => Power::Reset,
+        }
+    }
+
+    fn set(&self, state: u8) {
+        let _ = self.state.compare_exchange(0, state, Ordering::SeqCst, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Wakes whoever waits, so that it looks around.
+    pub(crate) fn ring(&self) {
+        let _guard = lock(&self.changed.0);
+        self.changed.1.notify_all();
+    }
+
+    /// Waits until `done`, or until `deadline`; whether `done`.
+    pub(crate) fn wait(&self, deadline: Option<Instant>, done: impl Fn() -> bool) -> bool {
+        let mut guard = lock(&self.changed.0);
+        while !done() {
+            let left = match deadline {
+                Some(at) => match at.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => left,
+                    _ => return false,
+                },
+                None => Duration::from_secs(3600),
+            };
+            guard = self.changed.1.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl PowerSink for PowerSwitch {
+    fn power_off(&self) {
+        self.set(1);
+    }
+    fn reset(&self) {
+        self.set(2);
+    }
+}
+
+/// The description that devices and ACPI tables are made from.
+pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>) -> boot::acpi::Board {
+    let mut board = boot::acpi::Board::new(cpus as u32, ram);
+    board.pic = true;
+    board.pm.power_button = true;
+    board.pci.last_bus = LAST_BUS;
+    board
+}
+
+type Com1 = Serial<Box<dyn Write + Send>>;
+type VirtioConsole = Arc<Mutex<VirtioPci<Console, GuestRam>>>;
+
+/// The board.
+pub(crate) struct Board {
+    clock: Arc<GuestClock>,
+    alarm: Arc<Alarm>,
+    ioapic: Mutex<IoApic>,
+    ioapic_eoi: IoApic,
+    pic: Mutex<Pic>,
+    pic_ack: Pic,
+    pit: Mutex<Pit>,
+    rtc: Mutex<Rtc>,
+    pm: Mutex<AcpiPm>,
+    i8042: Mutex<I8042>,
+    serial: Mutex<Com1>,
+    config_ports: Mutex<ConfigPorts>,
+    ecam: Mutex<Ecam>,
+    pci: Arc<PciBus>,
+    pci_window: Range<u64>,
+    ecam_base: u64,
+    pm_base: u16,
+}
+
+/// What a board is made from.
+pub(crate) struct Parts<'a> {
+    pub(crate) description: &'a boot::acpi::Board,
+    pub(crate) ram: &'a Ram,
+    pub(crate) cpus: Arc<[Arc<Shared>]>,
+    pub(crate) clock: Arc<GuestClock>,
+    pub(crate) alarm: Arc<Alarm>,
+    pub(crate) power: Arc<PowerSwitch>,
+    pub(crate) serial: Box<dyn Write + Send>,
+    pub(crate) disks: &'a [Disk],
+    pub(crate) ports: Vec<PortConfig>,
+}
+
+impl Board {
+    /// Makes the devices and connects them; gives the host's ends of the
+    /// console ports too.
+    pub(crate) fn new(parts: Parts<'_>) -> Result<(Arc<Board>, Vec<HostPort>), MachineError> {
+        let about = parts.description;
+        let apics = Arc::new(ToApics(parts.cpus.clone()));
+        let ioapic = IoApic::new(about.ioapic.id, apics.clone());
+        let pic = Pic::new(Arc::new(ExtInt(parts.cpus[0].clone())));
+        // Every ISA wire goes to the 8259s and to the I/O APIC; the timer to pin 2.
+        let isa = |irq: u8| -> Arc<dyn IrqLine> {
+            let pin = ioapic.pin(if irq == 0 { 2 } else { irq });
+            Arc::new(FanOut(pin.into_iter().chain([pic.line(irq)]).collect()))
+        };
+        let clock: Arc<dyn Clock> = parts.clock.clone();
+        let power: Arc<dyn PowerSink> = parts.power.clone();
+        // The SCI is wired to the I/O APIC alone: level-triggered there.
+        let sci = ioapic.pin(about.sci_irq).unwrap_or_else(|| Arc::new(devices::irq::NoLine));
+
+        let pci = Arc::new(PciBus::new());
+        let mut slots = Slots {
+            bus: pci.clone(),
+            ram: parts.ram.guest().clone(),
+            ioapic: &ioapic,
+            apics: apics.clone(),
+            about: &about.pci,
+            next: 1,
+        };
+        let _ = pci.plug(0, Arc::new(Mutex::new(HostBridge::new())));
+        slots.plug(Entropy)?;
+        let mut host_ports = Vec::new();
+        if !parts.ports.is_empty() {
+            // Linux before 2025 reads the rows first (fixed by 5326ab737a47).
+            let (device, ports) = Console::new(parts.ports, PORT_CAPACITY, ResizeOrder::RowsFirst);
+            let plugged: VirtioConsole = slots.plug(device)?;
+            console::connect(&plugged, &ports);
+            host_ports = ports;
+        }
+        for (i, disk) in parts.disks.iter().enumerate() {
+            let backend = open_disk(disk)?;
+            slots.plug(Block::new(backend, &format!("kluis-{i}")))?;
+        }
+
+        let board = Board {
+            pit: Mutex::new(Pit::new(clock.clone(), isa(0))),
+            rtc: Mutex::new(Rtc::new(clock.clone(), isa(8))),
+            serial: Mutex::new(Serial::new(isa(4), parts.serial)),
+            pm: Mutex::new(AcpiPm::new(clock, sci, power.clone(), about.pm.s5, about.pm.timer_32bit)),
+            i8042: Mutex::new(I8042::new(power.clone())),
+            config_ports: Mutex::new(ConfigPorts::new(pci.clone(), power)),
+            ecam: Mutex::new(Ecam::new(pci.clone())),
+            pci,
+            pci_window: about.pci.mem32.clone(),
+            ecam_base: about.pci.ecam_base,
+            pm_base: about.pm.event,
+            ioapic_eoi: ioapic.clone(),
+            ioapic: Mutex::new(ioapic),
+            pic_ack: pic.clone(),
+            pic: Mutex::new(pic),
+            clock: parts.clock,
+            alarm: parts.alarm,
+        };
+        Ok((Arc::new(board), host_ports))
+    }
+
+    /// When the next device timer is due, in guest nanoseconds.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let all = [lock(&self.pit).deadline(), lock(&self.rtc).deadline(), lock(&self.pm).deadline()];
+        all.into_iter().flatten().min()
+    }
+
+    /// Ticks every device timer.
+    pub(crate) fn tick(&self) {
+        lock(&self.pit).tick();
+        lock(&self.rtc).tick();
+        lock(&self.pm).tick();
+    }
+
+    /// Puts input on COM1's wire; how many bytes fit.
+    pub(crate) fn serial_input(&self, data: &[u8]) -> usize {
+        lock(&self.serial).push(data)
+    }
+
+    /// The power button is pressed.
+    pub(crate) fn power_button(&self) {
+        lock(&self.pm).press_power_button();
+    }
+
+    /// Calls `f` with the device at an I/O port and the port's offset there.
+    fn with_port(&self, port: u16, f: impl FnOnce(&mut dyn Access, u64)) -> bool {
+        let p = u64::from(port);
+        match port {
+            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => f(&mut *lock(&self.pic), p - 0x20),
+            0x40..=0x43 => f(&mut *lock(&self.pit), p - 0x40),
+            0x61 => f(&mut *lock(&self.pit), PORT_61),
+            0x60 | 0x64 => f(&mut *lock(&self.i8042), p - 0x60),
+            0x70 | 0x71 => f(&mut *lock(&self.rtc), p - 0x70),
+            0x3f8..=0x3ff => f(&mut *lock(&self.serial), p - 0x3f8),
+            0xcf8..=0xcff => f(&mut *lock(&self.config_ports), p - 0xcf8),
+            _ if u64::from(port.wrapping_sub(self.pm_base)) < AcpiPm::PORTS => {
+                f(&mut *lock(&self.pm), u64::from(port - self.pm_base));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// True if a write to the port may move a deadline.
+    fn moves_deadline(&self, port: u16) -> bool {
+        matches!(port, 0x40..=0x43 | 0x61 | 0x70 | 0x71)
+            || u64::from(port.wrapping_sub(self.pm_base)) < AcpiPm::PORTS
+    }
+}
+
+/// A device, without its state's type.
+trait Access {
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+    fn write(&mut self, offset: u64, data: &[u8]);
+}
+
+impl<D: Device> Access for D {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        Device::read(self, offset, data);
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        Device::write(self, offset, data);
+    }
+}
+
+impl cpu::Bus for Board {
+    fn mmio_read(&self, _cpu: usize, gpa: u64, data: &mut [u8]) {
+        if gpa.wrapping_sub(IOAPIC_BASE) < 0x1000 {
+            Device::read(&mut *lock(&self.ioapic), gpa - IOAPIC_BASE, data);
+        } else if gpa.wrapping_sub(self.ecam_base) < Ecam::LEN {
+            Device::read(&mut *lock(&self.ecam), gpa - self.ecam_base, data);
+        } else if !(self.pci_window.contains(&gpa) && self.pci.mmio_read(gpa, data)) {
+            data.fill(0xff);
+        }
+    }
+
+    fn mmio_write(&self, _cpu: usize, gpa: u64, data: &[u8]) {
+        if gpa.wrapping_sub(IOAPIC_BASE) < 0x1000 {
+            Device::write(&mut *lock(&self.ioapic), gpa - IOAPIC_BASE, data);
+        } else if gpa.wrapping_sub(self.ecam_base) < Ecam::LEN {
+            Device::write(&mut *lock(&self.ecam), gpa - self.ecam_base, data);
+        } else if self.pci_window.contains(&gpa) {
+            self.pci.mmio_write(gpa, data);
+        }
+    }
+
+    fn port_read(&self, _cpu: usize, port: u16, data: &mut [u8]) {
+        if !self.with_port(port, |device, offset| device.read(offset, data))
+            && !self.pci.port_read(port, data)
+        {
+            data.fill(0xff);
+        }
+    }
+
+    fn port_write(&self, _cpu: usize, port: u16, data: &[u8]) {
+        if !self.with_port(port, |device, offset| device.write(offset, data)) {
+            self.pci.port_write(port, data);
+        }
+        if self.moves_deadline(port) {
+            self.alarm.ring();
+        }
+    }
+
+    fn eoi(&self, _cpu: usize, vector: u8) {
+        self.ioapic_eoi.eoi(vector);
+    }
+
+    fn ext_int_ack(&self) -> u8 {
+        self.pic_ack.ack()
+    }
+
+    fn tsc(&self) -> u64 {
+        self.clock.tsc()
+    }
+}
+
+/// Puts virtio functions into slots, with addresses and interrupt wires.
+struct Slots<'a> {
+    bus: Arc<PciBus>,
+    ram: Arc<GuestRam>,
+    ioapic: &'a IoApic,
+    apics: Arc<ToApics>,
+    about: &'a boot::acpi::Pci,
+    next: u8,
+}
+
+impl Slots<'_> {
+    fn plug<D: VirtioDevice + 'static>(
+        &mut self,
+        device: D,
+    ) -> Result<Arc<Mutex<VirtioPci<D, GuestRam>>>, MachineError> {
+        let slot = self.next;
+        self.next += 1;
+        let gsi = self.about.gsi(slot, 0) as u8;
+        let irq = self.ioapic.pin(gsi).unwrap_or_else(|| Arc::new(devices::irq::NoLine));
+        let full = |_| MachineError::TooManyDisks(usize::from(slot));
+        let mut function =
+            VirtioPci::new(device, self.ram.clone(), irq, self.apics.clone()).map_err(|_| full(()))?;
+        let config = function.config_mut();
+        config.set_interrupt(1, gsi);
+        let address = self.about.mem32.start + u64::from(slot) * BAR_LEN;
+        config.place_bar(BAR, address).map_err(|_| full(()))?;
+        // Decoding memory and mastering the bus, as firmware leaves it.
+        config.enable(0b110);
+        let function = Arc::new(Mutex::new(function));
+        self.bus.plug(slot, function.clone()).map_err(|_| full(()))?;
+        Ok(function)
+    }
+}
+
+/// Opens a disk image: a regular file or block device of whole sectors,
+/// locked against other users.
+fn open_disk(disk: &Disk) -> Result<FileBackend, MachineError> {
+    let fail = |reason: String| MachineError::Disk { path: disk.path.clone(), reason };
+    let file = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path).map_err(|e| {
+        fail(format!("cannot open: {e}; check the path, or add `,ro` if it may only be read"))
+    })?;
+    let kind = file.metadata().map_err(|e| fail(e.to_string()))?;
+    if kind.is_dir() {
+        return Err(fail("is a directory; give a raw disk image".into()));
+    }
+    let locked = if disk.read_only { file.try_lock_shared() } else { file.try_lock() };
+    if locked.is_err() {
+        return Err(fail("is in use by another machine; stop that one, or use a copy".into()));
+    }
+    if kind.is_file() && (kind.len() == 0 || kind.len() % 512 != 0) {
+        return Err(fail(format!("has {} bytes, not a multiple of 512; give a raw disk image", kind.len())));
+    }
+    FileBackend::new(file, disk.read_only).map_err(|e| fail(e.to_string()))
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A device that panicked keeps a state that is still memory-safe; the
+    // guest may see it misbehave.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

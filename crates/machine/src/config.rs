@@ -1,0 +1,92 @@
+//! What a machine is made of, and why it cannot be made.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cpu::Model;
+use devices::virtio::console::PortConfig;
+
+/// A machine to be started.
+pub struct Config {
+    /// Processor model.
+    pub model: Arc<Model>,
+    /// Number of processors.
+    pub cpus: usize,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// Kernel: bzImage or ELF.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Block devices, in order: `/dev/vda`, `/dev/vdb` …
+    pub disks: Vec<Disk>,
+    /// Where COM1's output goes.
+    pub serial: Box<dyn Write + Send>,
+    /// Ports of the virtio console; none: no console device.
+    pub ports: Vec<PortConfig>,
+    /// Stop at the first instruction that Kluis does not know.
+    pub strict: bool,
+}
+
+/// A block device backed by a file.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The file: a raw image.
+    pub path: PathBuf,
+    /// The guest may not write.
+    pub read_only: bool,
+}
+
+/// Least RAM a machine starts with.
+pub const MIN_MEMORY: u64 = 64 << 20;
+/// Most processors: what xAPIC identifiers and the MADT's entries express.
+pub const MAX_CPUS: usize = 254;
+
+/// Why a machine cannot be made: one line with cause and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The kernel, initrd or memory layout.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] mem::MemError),
+    /// Too little memory.
+    #[error("{given} MiB of memory is too little: give at least {least} MiB with --memory")]
+    TooLittleMemory {
+        /// MiB asked for.
+        given: u64,
+        /// MiB needed.
+        least: u64,
+    },
+    /// More memory than the model's physical addresses reach.
+    #[error("{given} GiB of memory exceed what {model} can address ({most} GiB): give less with --memory")]
+    TooMuchMemory {
+        /// GiB asked for.
+        given: u64,
+        /// GiB possible.
+        most: u64,
+        /// The model's name.
+        model: &'static str,
+    },
+    /// Number of processors.
+    #[error("{0} processors: choose 1 to {MAX_CPUS} with --cpus")]
+    Cpus(usize),
+    /// A disk.
+    #[error("disk {path}: {reason}")]
+    Disk {
+        /// Its file.
+        path: PathBuf,
+        /// Cause and remedy.
+        reason: String,
+    },
+    /// Too many devices.
+    #[error("{0} disks: at most 16 fit")]
+    TooManyDisks(usize),
+    /// The host.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}

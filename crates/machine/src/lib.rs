@@ -1,0 +1,23 @@
+//! The machine: processors on a board, guest time, and its life from start to
+//! power-off.
+//!
+//! * [`config`]: what a machine is made of
+//! * [`board`]: devices at their ports and addresses
+//! * [`interrupts`]: wires and messages to the local APICs
+//! * [`clock`]: guest time; [`timers`]: the thread that ticks device timers
+//! * [`vcpu`]: the thread of a processor
+//! * [`running`]: a machine that runs, as its owner sees it
+//! * [`report`]: a processor's state in words
+#![forbid(unsafe_code)]
+
+mod board;
+mod clock;
+pub mod config;
+mod interrupts;
+mod report;
+mod running;
+mod timers;
+mod vcpu;
+
+pub use config::{Config, Disk, MachineError};
+pub use running::{Outcome, Running, start};

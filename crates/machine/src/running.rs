@@ -1,0 +1,269 @@
+//! A machine that runs, as its owner sees it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arch::descriptor::Attr;
+use arch::regs::{Cr0, Cr4, Efer, Seg, gpr};
+use cpu::shared::request;
+use cpu::state::{Segment, TableRegister};
+use cpu::{Activity, Cpu, Engine};
+use devices::virtio::console::HostPort;
+use mem::Ram;
+
+use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
+use crate::clock::GuestClock;
+use crate::config::{Config, MAX_CPUS, MIN_MEMORY, MachineError};
+use crate::timers::{self, Alarm};
+use crate::vcpu;
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest switched it off.
+    PowerOff,
+    /// The guest reset it.
+    Reset,
+    /// [`Running::stop`] stopped it.
+    Stopped,
+    /// A processor shut down; with the guest's state in words.
+    TripleFault(String),
+    /// Something Kluis could not go on from.
+    Failed(String),
+}
+
+/// Why processors stopped of their own accord.
+pub(crate) enum End {
+    TripleFault(String),
+    Unimplemented(Vec<String>),
+    Panicked(usize),
+}
+
+/// What the processors' threads share with the owner.
+pub(crate) struct Shared {
+    power: Arc<PowerSwitch>,
+    end: Mutex<Option<End>>,
+    unimplemented: Mutex<Vec<String>>,
+    pub(crate) strict: bool,
+}
+
+impl Shared {
+    pub(crate) fn end(&self, end: End) {
+        lock(&self.end).get_or_insert(end);
+        self.power.ring();
+    }
+
+    pub(crate) fn note_unimplemented(&self, cpu: &Cpu) {
+        lock(&self.unimplemented).extend(crate::report::unimplemented(cpu));
+    }
+}
+
+/// A machine that runs. Dropping it stops it.
+pub struct Running {
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+    cpus: Arc<[Arc<cpu::Shared>]>,
+    stop: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Starts a machine; gives the host's ends of the console ports, in order.
+///
+/// # Errors
+/// [`MachineError`], of one line with cause and remedy; nothing is left behind.
+pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
+    check(&config)?;
+    let memory = config.memory & !0xfff;
+    let low = memory.min(LOW_RAM_END);
+    let mut ranges = vec![(0, low)];
+    if memory > low {
+        ranges.push((1 << 32, memory - low));
+    }
+    let kernel = boot::read_kernel(&config.kernel)?;
+    let initrd = config.initrd.as_deref().map(boot::read_initrd).transpose()?;
+    let ram = Ram::new(&ranges)?;
+
+    let spans: Vec<_> = ranges.iter().map(|&(start, len)| start..start + len).collect();
+    let about = describe(config.cpus, spans.clone());
+    let layout = boot::Layout::new(spans, vec![about.pci.ecam()]);
+    let guest = &**ram.guest();
+    let entry = boot::load(guest, &kernel, initrd.as_deref(), &config.cmdline, &layout)?;
+    boot::acpi::write(guest, &about, &layout)?;
+    drop((kernel, initrd));
+
+    let clock = Arc::new(GuestClock::new(config.model.tsc_hz));
+    let alarm = Arc::new(Alarm::default());
+    let power = Arc::new(PowerSwitch::default());
+    let cpus = cpu::shared::processors(config.cpus);
+    ram.code().set_listeners(cpus.iter().map(|c| c.clone() as Arc<dyn mem::CodeListener>).collect());
+    let (board, ports) = Board::new(Parts {
+        description: &about,
+        ram: &ram,
+        cpus: cpus.clone(),
+        clock: clock.clone(),
+        alarm: alarm.clone(),
+        power: power.clone(),
+        serial: config.serial,
+        disks: &config.disks,
+        ports: config.ports,
+    })?;
+
+    let shared = Arc::new(Shared {
+        power,
+        end: Mutex::default(),
+        unimplemented: Mutex::default(),
+        strict: config.strict,
+    });
+    let running = Running {
+        shared: shared.clone(),
+        board: board.clone(),
+        cpus: cpus.clone(),
+        stop: Arc::default(),
+        threads: Mutex::default(),
+    };
+    let mut threads = Vec::new();
+    let weak = Arc::downgrade(&board);
+    let timer_clock = clock.clone();
+    // Not joined: it ends when the board is gone.
+    std::thread::Builder::new()
+        .name("timers".into())
+        .spawn(move || timers::run(weak, alarm, timer_clock))
+        .map_err(MachineError::Thread)?;
+    for id in 0..config.cpus {
+        let mut cpu = Cpu::new(id, config.model.clone(), ram.clone(), board.clone(), cpus[id].clone());
+        if id == 0 {
+            enter_kernel(&mut cpu, &entry);
+        } else {
+            cpu.activity = Activity::WaitForSipi;
+        }
+        let (shared, clock, stop) = (shared.clone(), clock.clone(), running.stop.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{id}"))
+            .spawn(move || {
+                let engine = Engine::new(cpu);
+                let work = || vcpu::run(engine, &shared, &clock, &stop);
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                    shared.end(End::Panicked(id));
+                }
+            })
+            .map_err(MachineError::Thread)?;
+        threads.push(thread);
+    }
+    *lock(&running.threads) = threads;
+    Ok((running, ports))
+}
+
+fn check(config: &Config) -> Result<(), MachineError> {
+    if !(1..=MAX_CPUS).contains(&config.cpus) {
+        return Err(MachineError::Cpus(config.cpus));
+    }
+    if config.memory < MIN_MEMORY {
+        return Err(MachineError::TooLittleMemory { given: config.memory >> 20, least: MIN_MEMORY >> 20 });
+    }
+    // The hole below 4 GiB moves the end up by one GiB.
+    let most = (1u64 << config.model.phys_bits) - (1 << 30);
+    if config.memory > most {
+        return Err(MachineError::TooMuchMemory {
+            given: config.memory >> 30,
+            most: most >> 30,
+            model: config.model.name,
+        });
+    }
+    Ok(())
+}
+
+/// Puts the boot processor where the 64-bit boot protocol wants it.
+fn enter_kernel(cpu: &mut Cpu, entry: &boot::Entry) {
+    let s = &mut cpu.s;
+    let data = Segment { selector: boot::BOOT_DS, attr: Attr::DATA, limit: u32::MAX, base: 0 };
+    s.seg = [data; 6];
+    s.seg[Seg::Cs as usize] =
+        Segment { selector: boot::BOOT_CS, attr: Attr::CODE64, limit: u32::MAX, base: 0 };
+    s.gdtr = TableRegister { base: entry.gdt_base, limit: entry.gdt_limit };
+    s.idtr = TableRegister::default();
+    s.cr0 = Cr0::PE | Cr0::PG | Cr0::ET | Cr0::NE | Cr0::WP;
+    s.cr4 = Cr4::PAE;
+    s.cr3 = entry.cr3;
+    s.efer = Efer::LME | Efer::LMA;
+    s.regs.set(gpr::RSI, entry.rsi);
+    s.rip = entry.rip;
+    cpu.state_changed();
+}
+
+impl Running {
+    /// Waits until the machine ends, at most `timeout`; `None` if it still runs.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        let deadline = timeout.map(|t| Instant::now() + t);
+        let over = || {
+            self.shared.power.get() != Power::On
+                || self.stop.load(Ordering::SeqCst)
+                || lock(&self.shared.end).is_some()
+        };
+        if !self.shared.power.wait(deadline, over) {
+            return None;
+        }
+        let outcome = self.outcome();
+        self.halt();
+        Some(outcome)
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.shared.power.get(), &*lock(&self.shared.end)) {
+            (Power::Off, _) => Outcome::PowerOff,
+            (Power::Reset, _) => Outcome::Reset,
+            (Power::On, Some(End::TripleFault(report))) => Outcome::TripleFault(report.clone()),
+            (Power::On, Some(End::Unimplemented(list))) => {
+                Outcome::Failed(format!("an instruction that Kluis does not know: {}", list.join("; ")))
+            }
+            (Power::On, Some(End::Panicked(id))) => Outcome::Failed(format!(
+                "processor {id} hit a defect of Kluis itself; please report it with the lines above"
+            )),
+            (Power::On, None) => Outcome::Stopped,
+        }
+    }
+
+    /// Stops the machine at once, as if the power was cut.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.shared.power.ring();
+        self.halt();
+    }
+
+    fn halt(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for cpu in self.cpus.iter() {
+            cpu.request(request::EXIT);
+        }
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Instructions each processor has retired.
+    pub fn retired(&self) -> Vec<u64> {
+        self.cpus.iter().map(|cpu| cpu.retired.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Sends bytes to COM1; how many it took.
+    pub fn serial_input(&self, data: &[u8]) -> usize {
+        self.board.serial_input(data)
+    }
+
+    /// Presses the power button: the guest is asked to shut down.
+    pub fn power_button(&self) {
+        self.board.power_button();
+    }
+
+    /// Instructions met that Kluis does not know; complete once the machine has ended.
+    pub fn unimplemented(&self) -> Vec<String> {
+        lock(&self.shared.unimplemented).clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
