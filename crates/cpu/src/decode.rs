@@ -1,7 +1,7 @@
 //! From bytes to blocks: iced-x86 reads the encoding, the instruction table
 //! ([`crate::ops`]) names the handler, [`Build`] fills in the operands.
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::cache::Mode;
 use crate::op::{EA_16, EA_32, EA_LEGACY, EA_SEG, Handler, Op};
@@ -48,6 +48,9 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -
     while ops.len() < MAX_OPS && decoder.can_decode() {
         decoder.decode_out(&mut insn);
         if insn.is_invalid() {
+            reserved_nop(bits, &bytes[used..], u64::from(off) + used as u64, &mut insn);
+        }
+        if insn.is_invalid() {
             match decoder.last_error() {
                 // Fifteen bytes were there and still not enough: #GP (SDM vol. 2A §2.3.11).
                 DecoderError::NoMoreBytes if bytes.len() - used >= MAX_LEN => {
@@ -65,6 +68,9 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -
             }
             break;
         }
+        if decoder.last_error() != DecoderError::None {
+            let _ = decoder.set_position(used + insn.len());
+        }
         let at = off as usize + used;
         let (op, end) = build(cpu, &insn, at as u16, mode);
         ops.push(op);
@@ -75,6 +81,16 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -
         }
     }
     Decoded::Run(Run { ops: ops.into_boxed_slice(), len: used, linkable })
+}
+
+/// Encodings that no extension has taken are NOPs in 0F 18–0F 1F;
+/// iced-x86 says so only if asked, and then for those that were taken as well.
+fn reserved_nop(bits: u32, bytes: &[u8], ip: u64, insn: &mut Instruction) {
+    let mut decoder = Decoder::with_ip(bits, bytes, ip, DecoderOptions::FORCE_RESERVED_NOP);
+    let nop = decoder.decode();
+    if nop.mnemonic() == Mnemonic::Reservednop {
+        *insn = nop;
+    }
 }
 
 /// An op without operands.
@@ -114,7 +130,7 @@ fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode) -> (Op, End) {
     };
     // An encoding of an extension that the model lacks is undefined; one with
     // a memory destination takes LOCK only if the row says so.
-    if !cpu.model.supports(insn) || insn.has_lock_prefix() && !lock_allowed(row, insn) {
+    if !(row.hint || cpu.model.supports(insn)) || insn.has_lock_prefix() && !lock_allowed(row, insn) {
         return (op, End::Change);
     }
     let mut build = Build { insn, mode, cpu, op, ends: false };

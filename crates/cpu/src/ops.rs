@@ -83,6 +83,8 @@ pub struct Row {
     pub ends: bool,
     /// How it is carried out.
     pub strategy: Strategy,
+    /// Its encoding is a NOP on models without the extension.
+    pub hint: bool,
 }
 
 impl Row {
@@ -97,6 +99,7 @@ impl Row {
             lock: false,
             ends: false,
             strategy: Strategy::Interpret,
+            hint: false,
         }
     }
     /// LOCK is allowed.
@@ -112,6 +115,11 @@ impl Row {
     /// Not for everyone.
     pub const fn gate(mut self, gate: Gate) -> Row {
         self.gate = gate;
+        self
+    }
+    /// A NOP on models without the extension.
+    pub const fn hint(mut self) -> Row {
+        self.hint = true;
         self
     }
     /// Carried out by the host.

@@ -109,10 +109,11 @@ width!(u64, i64, reg, "qword", ":r", "rax");
 pub unsafe fn compare_exchange_16(ptr: *mut u8, old: u128, new: u128) -> u128 {
     let (mut low, mut high) = (old as u64, (old >> 64) as u64);
     // SAFETY: one locked access to aligned memory the caller vouches for. RBX
-    // cannot be named as an operand, so it is exchanged around the instruction.
+    // cannot be named as an operand, nor may another one be put there, so it is
+    // exchanged around the instruction and the others are named.
     unsafe {
-        asm!("xchg rbx, {nl}", "lock cmpxchg16b [{p}]", "mov rbx, {nl}",
-            nl = inout(reg) new as u64 => _, p = in(reg) ptr,
+        asm!("xchg rbx, rsi", "lock cmpxchg16b [rdi]", "mov rbx, rsi",
+            inout("rsi") new as u64 => _, in("rdi") ptr,
             in("rcx") (new >> 64) as u64, inout("rax") low, inout("rdx") high,
             options(nostack))
     };

@@ -18,7 +18,7 @@
 use arch::Exception;
 use arch::regs::rflags;
 
-use super::stack::{C0, C1, C2, C3, ES, FLAGS, IE, PE};
+use super::stack::{C0, C1, C2, C3, ES, FLAGS, IE, PE, UE};
 use super::{Ran, enter, note_pointers};
 use crate::Cpu;
 use crate::decode::Build;
@@ -220,7 +220,8 @@ fn fast(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = fetch(cpu, op, &mut operand)?;
     let x = &mut cpu.s.x87;
     let sti = u16::from(op.src & STI);
-    if x.empty(0) || op.src & HAS_STI != 0 && x.empty(sti) {
+    // Unmasked, underflow is raised for exact tiny results too (SDM vol. 1 §8.5.5).
+    if x.cw & UE == 0 || x.empty(0) || op.src & HAS_STI != 0 && x.empty(sti) {
         return run_general(cpu, op, la, &mut operand);
     }
     let mut scratch = Fast { cw: x.cw | FLAGS, ..Fast::default() };

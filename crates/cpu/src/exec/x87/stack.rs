@@ -6,6 +6,8 @@ use crate::state::X87;
 pub(crate) const FLAGS: u16 = 0x3f;
 /// Status word: invalid operation.
 pub(crate) const IE: u16 = 1 << 0;
+/// Status word: underflow.
+pub(crate) const UE: u16 = 1 << 4;
 /// Status word: precision.
 pub(crate) const PE: u16 = 1 << 5;
 /// Status word: stack fault.

@@ -8,7 +8,7 @@ use arch::regs::{Cr0, Cr4, Efer, Xcr0, gpr, rflags};
 use mem::Ram;
 
 use super::native;
-use super::stack::{C0, C1, C2, C3, ES, FLAGS, IE, INDEFINITE, PE, SF, from_int};
+use super::stack::{C0, C1, C2, C3, ES, FLAGS, IE, INDEFINITE, PE, SF, UE, from_int};
 use crate::bus::NoBus;
 use crate::cache::Mode;
 use crate::decode::{Build, Decoded, decode};
@@ -18,10 +18,9 @@ use crate::{Cpu, Model, Shared};
 
 mod soft;
 
-/// Status: zero divide, overflow, underflow.
+/// Status: zero divide, overflow.
 const ZE: u16 = 4;
 const OE: u16 = 8;
-const UE: u16 = 16;
 /// What a fresh test machine reads and writes.
 pub(crate) const DATA: u64 = 0x2000;
 const BAD: u64 = 0x8000_0000_0000_0000;
@@ -543,7 +542,7 @@ fn short_cuts_agree_with_the_host() {
                 let mut host = self::op(&mut other, &code, Mode::Bits64);
                 let frees = row.sdm.starts_with("FFREE") || row.sdm == "FNOP";
                 if frees || matches!(row.sdm, "FINCSTP" | "FDECSTP") {
-                    let mut build = Build { insn: &info, mode: Mode::Bits64, cpu: &mut other, op: host };
+                    let mut build = Build { insn: &info, mode: Mode::Bits64, cpu: &mut other, op: host, ends: false };
                     native::prepare(&mut build, &code, 0, false, None).unwrap();
                     host = build.op;
                 }
