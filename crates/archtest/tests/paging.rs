@@ -120,11 +120,11 @@ fn reserved_bits_fault_with_rsvd() {
     for (at, entry) in [
         (World::pte(DATA), DATA | 3 | 1 << 51),
         (PML4, 0x9000 | 7 | pte::PS),
-        (0xa000 + 8, 0x20_2000 | 7 | pte::PS), // bit 13 inside a 2 MiB frame
+        (0xa000 + 16, 0x40_2000 | 7 | pte::PS), // bit 13 inside a 2 MiB frame
     ] {
         let mut w = World::new(read());
         // Interrupt delivery must survive: it uses the same tables for PML4.
-        w.cpu().s.regs.set(gpr::RDI, DATA);
+        w.cpu().s.regs.set(gpr::RDI, if at == 0xa010 { 0x40_0000 } else { DATA });
         w.write64(at, entry);
         let ended = w.run(10);
         if at == PML4 {

@@ -69,7 +69,11 @@ pub mod layout {
     /// Size of a standard-format area with these components: what CPUID leaf
     /// 0DH subleaf 0 gives in EBX for XCR0 and in ECX for all that is supported.
     pub fn standard_size(components: Xcr0) -> usize {
-        COMPONENTS.iter().filter(|c| components.contains(c.bit)).map(|c| c.offset + c.size).fold(EXTENDED, usize::max)
+        COMPONENTS
+            .iter()
+            .filter(|c| components.contains(c.bit))
+            .map(|c| c.offset + c.size)
+            .fold(EXTENDED, usize::max)
     }
 
     /// Size of a compacted-format area with these components: what CPUID leaf
@@ -365,7 +369,12 @@ impl State {
     /// Loads what `plan` says: `area` holds the legacy region and, at the
     /// offsets of [`Plan::extended`], the components. Fails, having changed
     /// nothing, if MXCSR is read and has reserved bits.
-    pub fn xrstor_area(&mut self, plan: &Plan, area: &[u8; layout::MAX_SIZE], wide: bool) -> Result<(), BadArea> {
+    pub fn xrstor_area(
+        &mut self,
+        plan: &Plan,
+        area: &[u8; layout::MAX_SIZE],
+        wide: bool,
+    ) -> Result<(), BadArea> {
         let image = |at: usize| u32::from_le_bytes(area[at..at + 4].try_into().unwrap_or_default());
         if plan.reads_mxcsr() {
             self.set_mxcsr(image(MXCSR))?;
@@ -447,7 +456,12 @@ impl State {
     }
 
     /// Loads FXSAVE's image; fails, having changed nothing, if MXCSR has reserved bits.
-    pub fn fxrstor_area(&mut self, image: &[u8; LEGACY_SIZE], wide: bool, vectors: bool) -> Result<(), BadArea> {
+    pub fn fxrstor_area(
+        &mut self,
+        image: &[u8; LEGACY_SIZE],
+        wide: bool,
+        vectors: bool,
+    ) -> Result<(), BadArea> {
         let value = u32::from_le_bytes(image[MXCSR..MXCSR + 4].try_into().unwrap_or_default());
         self.set_mxcsr(value)?;
         self.x87.load(image.first_chunk().unwrap_or(&[0; XMM]), wide);

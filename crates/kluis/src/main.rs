@@ -1,1 +1,83 @@
-fn main() {}
+//! The command `kluis`: Linux machines whose processor is software.
+//!
+//! * [`cli`]: the command line; [`units`], [`sizes`]: what is written there
+//! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
+//! * [`docs`]: completions and manual pages
+//! * [`exit`]: exit codes and errors; [`host`]: facts about the host
+#![forbid(unsafe_code)]
+
+mod cli;
+mod docs;
+mod doctor;
+mod exit;
+mod host;
+mod image;
+mod run;
+mod sizes;
+mod units;
+
+use cli::{Cli, Command};
+use exit::Error;
+use serde::Serialize;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(e) => return refuse(&e),
+    };
+    start_log(&cli);
+    let done = match &cli.command {
+        Command::Run(args) => run::main(args, cli.json),
+        Command::Image(command) => image::main(*command, cli.json),
+        Command::Doctor => doctor::main(cli.json),
+        Command::Completions { shell } => docs::completions(*shell),
+        Command::Man { dir } => docs::man(dir.as_deref()),
+    };
+    let code = done.unwrap_or_else(|e| {
+        eprintln!("kluis: {e}");
+        e.code()
+    });
+    ExitCode::from(code)
+}
+
+fn refuse(error: &clap::Error) -> ExitCode {
+    match cli::one_line(error) {
+        Some(line) => eprintln!("kluis: {line}"),
+        // help and version go to standard output, the rest to standard error
+        None => drop(error.print()),
+    }
+    ExitCode::from(if error.use_stderr() { exit::BAD_INPUT } else { exit::OK })
+}
+
+/// Diagnostics on standard error, as `RUST_LOG` asks for.
+fn start_log(cli: &Cli) {
+    let quiet = matches!(&cli.command, Command::Run(args) if args.quiet);
+    let level = if quiet { LevelFilter::OFF } else { LevelFilter::ERROR };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+/// Prints to standard output; that nobody reads it is no error.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::failed(format!("cannot write standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value).map_err(Error::failed)?;
+    text.push('\n');
+    print(&text)
+}

@@ -96,23 +96,25 @@ impl CodeMap {
         Some(epoch)
     }
 
-    /// Notes that `len` bytes at physical address `gpa` have been written.
-    pub fn written(&self, gpa: u64, len: u64) {
+    /// Notes that `len` bytes at physical address `gpa` have been written; true
+    /// if there was code, whose decoded form is now on its way out.
+    pub fn written(&self, gpa: u64, len: u64) -> bool {
         let end = gpa.saturating_add(len);
-        let mut at = gpa;
+        let (mut at, mut hit) = (gpa, false);
         while at < end {
             let next = (at | 0xfff).saturating_add(1).min(end);
-            self.written_in_page(at >> 12, Self::granules(at, next - at));
+            hit |= self.written_in_page(at >> 12, Self::granules(at, next - at));
             at = next;
         }
+        hit
     }
 
-    fn written_in_page(&self, page: u64, granules: u32) {
-        let Some(word) = self.pages.get(page as usize) else { return };
+    fn written_in_page(&self, page: u64, granules: u32) -> bool {
+        let Some(word) = self.pages.get(page as usize) else { return false };
         // The write must be visible before the look at the bits.
         super::raw::fence();
         if word.load(Ordering::SeqCst) & granules == 0 {
-            return;
+            return false;
         }
         let hit = word.fetch_and(!granules, Ordering::SeqCst) & granules;
         if hit != 0 {
@@ -120,6 +122,7 @@ impl CodeMap {
                 listener.code_written(page, hit);
             }
         }
+        hit != 0
     }
 }
 

@@ -101,7 +101,7 @@ impl Cpu {
             }
         };
         if let Some(gpa) = gpa {
-            self.ram.code().written(gpa, W::BYTES);
+            self.written(gpa, W::BYTES);
         }
         Ok(old.zext())
     }
@@ -128,7 +128,7 @@ impl Cpu {
         };
         // SAFETY: RAM, 16-byte aligned as the caller has checked.
         let found = unsafe { raw::compare_exchange_16(ptr, old, new) };
-        self.ram.code().written(place.gpa, 16);
+        self.written(place.gpa, 16);
         Ok(found)
     }
 
@@ -248,8 +248,16 @@ impl Cpu {
                 old = found;
             }
         };
-        self.ram.code().written(place.gpa, 4);
+        self.written(place.gpa, 4);
         Ok(old)
+    }
+
+    /// Notes a write that the fast path may not do: if it hit code, the block
+    /// ends here, for it may be the very code that follows.
+    fn written(&mut self, gpa: u64, n: u64) {
+        if self.ram.code().written(gpa, n) {
+            self.stop_block();
+        }
     }
 
     #[inline(always)]
@@ -361,7 +369,7 @@ impl Cpu {
                     4 => u32::store(ptr, value as u32),
                     _ => u64::store(ptr, value),
                 }
-                self.ram.code().written(place.gpa, n);
+                self.written(place.gpa, n);
             },
             None => self.device_write(place.gpa, &value.to_le_bytes()[..n as usize]),
         }
@@ -380,7 +388,7 @@ impl Cpu {
             Some(ptr) => {
                 // SAFETY: as in `read_span`.
                 unsafe { raw::copy(buf.as_ptr(), ptr, buf.len()) };
-                self.ram.code().written(place.gpa, buf.len() as u64);
+                self.written(place.gpa, buf.len() as u64);
             }
             None => self.device_write(place.gpa, buf),
         }

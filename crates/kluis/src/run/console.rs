@@ -17,13 +17,12 @@ const INIT_STARTED: &[u8] = b"kluis-init: started";
 const PANIC: &[u8] = b"Kernel panic";
 
 /// Where the console goes besides.
-pub(crate) enum Tee {
-    /// Nowhere.
-    None,
+#[derive(Default)]
+pub(crate) struct Tee {
     /// A file.
-    File(File),
+    pub(crate) file: Option<File>,
     /// A queue with a writer of its own.
-    Outlet(Outlet),
+    pub(crate) outlet: Option<Outlet>,
 }
 
 struct Log {
@@ -54,6 +53,11 @@ impl Console {
 
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue that the console goes to, if it does.
+    pub(crate) fn outlet(&self) -> Option<Outlet> {
+        self.lock().tee.outlet.clone()
     }
 
     /// When the first process of Kluis's own guest said that it runs.
@@ -102,7 +106,7 @@ impl Log {
     }
 
     fn pass_on(&mut self, data: &[u8]) {
-        if let Tee::File(_) = self.tee {
+        if self.tee.file.is_some() {
             self.buffer.extend_from_slice(data);
             if self.buffer.contains(&b'\n') || self.buffer.len() >= LONGEST_LINE {
                 self.write_out();
@@ -111,11 +115,11 @@ impl Log {
     }
 
     fn write_out(&mut self) {
-        if let Tee::File(file) = &mut self.tee
+        if let Some(file) = &mut self.tee.file
             && let Err(e) = file.write_all(&self.buffer)
         {
             eprintln!("kluis: cannot write the console's file any more: {e}");
-            self.tee = Tee::None;
+            self.tee.file = None;
         }
         self.buffer.clear();
     }
@@ -127,9 +131,9 @@ impl Write for Console {
         log.watch(data);
         log.pass_on(data);
         // waiting for a slow reader is done without the lock
-        if let Tee::Outlet(outlet) = &log.tee {
-            let outlet = outlet.clone();
-            drop(log);
+        let outlet = log.tee.outlet.clone();
+        drop(log);
+        if let Some(outlet) = outlet {
             outlet.push_all(data);
         }
         Ok(data.len())
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn init_and_panic_are_noticed_in_single_bytes() {
-        let mut c = Console::new(Tee::None);
+        let mut c = Console::new(Tee::default());
         for byte in b"[    1.2] kluis-init: started" {
             c.write_all(&[*byte]).unwrap();
         }
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn tail_is_short_and_harmless() {
-        let mut c = Console::new(Tee::None);
+        let mut c = Console::new(Tee::default());
         c.write_all(b"one\r\n\x1b[2Jtwo\tx\n\nthr\xffee").unwrap();
         assert_eq!(c.tail(2), ["[2Jtwo x", "thr\u{fffd}ee"]);
         assert_eq!(c.tail(9).len(), 3);
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn log_is_bounded() {
-        let mut c = Console::new(Tee::None);
+        let mut c = Console::new(Tee::default());
         for _ in 0..100 {
             c.write_all(&[b'x'; 10_000]).unwrap();
         }
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn file_gets_everything() {
         let tmp = tempfile::NamedTempFile::new().unwrap();
-        let mut c = Console::new(Tee::File(tmp.reopen().unwrap()));
+        let mut c = Console::new(Tee { file: Some(tmp.reopen().unwrap()), outlet: None });
         c.write_all(b"a\nb").unwrap();
         assert_eq!(std::fs::read(tmp.path()).unwrap(), b"a\nb");
         c.write_all(b"c").unwrap();

@@ -96,6 +96,7 @@ impl Outlet {
     /// Takes bytes from the guest; how many there was room for.
     fn push(&self, data: &[u8]) -> usize {
         let mut q = self.lock();
+        let was_empty = q.bytes.is_empty();
         let n = if q.gone {
             data.len()
         } else {
@@ -108,7 +109,9 @@ impl Outlet {
         drop(q);
         if n > 0 {
             self.0.filled.notify_one();
-            if let Some(f) = &self.0.on_bytes {
+            if let Some(f) = &self.0.on_bytes
+                && was_empty
+            {
                 f();
             }
         }

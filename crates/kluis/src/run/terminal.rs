@@ -61,7 +61,7 @@ fn make_raw() -> io::Result<()> {
     raw.make_raw();
     // kept first: from here on somebody can give it back
     *before = Some(now);
-    tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &raw)?;
+    tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
     Ok(())
 }
 
@@ -69,7 +69,7 @@ fn make_raw() -> io::Result<()> {
 fn give_back() {
     if let Some(before) = before().take() {
         // what was typed ahead goes to the shell
-        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &before);
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &before);
     }
 }
 

@@ -136,7 +136,15 @@ fn environment(x: &X87, format: Format) -> [u32; 7] {
         let dp = (u32::from(x.fds) << 4).wrapping_add(fdp);
         // The 16-bit format has room for 4 more address bits, the 32-bit one for 16.
         let high = |address: u32| (address >> 16) << 12;
-        return [cw, sw, tags, ip & 0xffff | 0xffff_0000, high(ip) | fop, dp & 0xffff | 0xffff_0000, high(dp)];
+        return [
+            cw,
+            sw,
+            tags,
+            ip & 0xffff | 0xffff_0000,
+            high(ip) | fop,
+            dp & 0xffff | 0xffff_0000,
+            high(dp),
+        ];
     }
     let opcode = if format.wide { fop << 16 } else { 0 };
     [cw, sw, tags, fip, opcode, fdp, 0xffff_0000]

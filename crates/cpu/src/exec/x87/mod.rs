@@ -100,7 +100,15 @@ fn encoding(b: &mut Build<'_>) -> Option<Encoding> {
 fn memory_modrm(b: &Build<'_>) -> u8 {
     let (base, index) = (b.insn.memory_base(), b.insn.memory_index());
     let displacement = b.insn.memory_displ_size();
-    let short = |with: bool| if !with { 0 } else if displacement == 1 { 0x40 } else { 0x80 };
+    let short = |with: bool| {
+        if !with {
+            0
+        } else if displacement == 1 {
+            0x40
+        } else {
+            0x80
+        }
+    };
     if b.op.ea & EA_16 != 0 {
         let rm = match (base, index) {
             (Register::BX, Register::SI) => 0,

@@ -144,7 +144,7 @@ pub(super) fn free<const POP: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
     let x = &mut cpu.s.x87;
     x.set_empty(u16::from(op.src & STI), true);
     if POP {
-        x.set_top(x.top() + 1);
+        x.pop();
     }
     finish(cpu, op, true)
 }

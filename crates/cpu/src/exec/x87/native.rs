@@ -90,7 +90,13 @@ pub(super) enum Target {
 
 /// Fills in the op for the instruction `code` (on `[rsi]` if it has a memory
 /// operand of `size` bytes, which it reads or `stores`).
-pub(super) fn prepare(b: &mut Build<'_>, code: &[u8], size: u8, stores: bool, plan: Option<&Plan>) -> Option<()> {
+pub(super) fn prepare(
+    b: &mut Build<'_>,
+    code: &[u8],
+    size: u8,
+    stores: bool,
+    plan: Option<&Plan>,
+) -> Option<()> {
     b.op.dst |= size & SIZE | if stores { STORES } else { 0 };
     let mut host = Vec::with_capacity(96);
     if let Some(plan) = plan {
@@ -180,7 +186,12 @@ pub(super) fn run_general(cpu: &mut Cpu, op: &Op, la: u64, operand: &mut Operand
     // op; the code uses 16 bytes at most of `operand` and the 512 of `image`,
     // which is aligned.
     let flags = unsafe {
-        cpu.thunks.call(op.imm.cast_unsigned(), std::ptr::null_mut(), operand.as_mut_ptr(), image.0.as_mut_ptr())
+        cpu.thunks.call(
+            op.imm.cast_unsigned(),
+            std::ptr::null_mut(),
+            operand.as_mut_ptr(),
+            image.0.as_mut_ptr(),
+        )
     };
     let mut after = X87 { ..cpu.s.x87 };
     after.load(image.0.first_chunk().unwrap_or(&[0; 160]), true);

@@ -179,7 +179,8 @@ fn stack_faults() {
         assert_eq!(cpu2.s.x87.top(), 7);
     }
     // Underflow, masked: C1 clear.
-    for code in [&[0xd8, 0xc1][..], &[0xd9, 0xc1], &[0xd9, 0xe0], &[0xd9, 0xfa], &[0xd9, 0xc9], &[0xda, 0xc1]] {
+    for code in [&[0xd8, 0xc1][..], &[0xd9, 0xc1], &[0xd9, 0xe0], &[0xd9, 0xfa], &[0xd9, 0xc9], &[0xda, 0xc1]]
+    {
         let mut cpu = machine();
         cpu.s.x87.sw = C1;
         ok(&mut cpu, code);
@@ -204,7 +205,15 @@ fn unmasked_exceptions_wait_for_the_next_waiting_instruction() {
     let x = cpu.s.x87;
     assert_eq!(x.st, before.st, "operands are kept");
     assert_eq!(x.sw & (FLAGS | ES | 0x8000), ZE | ES | 0x8000);
-    for code in [&[0x9b][..], &[0xd9, 0xd0], &[0xd9, 0xe8], &[0xdd, 0x03], &[0xd9, 0x2b], &[0xdd, 0x1b], &[0xd9, 0xf7]] {
+    for code in [
+        &[0x9b][..],
+        &[0xd9, 0xd0],
+        &[0xd9, 0xe8],
+        &[0xdd, 0x03],
+        &[0xd9, 0x2b],
+        &[0xdd, 0x1b],
+        &[0xd9, 0xf7],
+    ] {
         assert_eq!(run(&mut cpu, code), Err(Exception::MF), "{code:x?}");
     }
     assert_eq!(image(&cpu), (x.st, x.cw, x.sw, x.tag, cpu.s.rflags()));
@@ -339,7 +348,9 @@ fn environments_in_four_formats() {
 
 #[test]
 fn save_and_restore_are_inverse() {
-    for (save, restore) in [(&[0xdd, 0x33][..], &[0xdd, 0x23][..]), (&[0x66, 0xdd, 0x33], &[0x66, 0xdd, 0x23])] {
+    for (save, restore) in
+        [(&[0xdd, 0x33][..], &[0xdd, 0x23][..]), (&[0x66, 0xdd, 0x33], &[0x66, 0xdd, 0x23])]
+    {
         let mut cpu = machine();
         for i in 0..5 {
             fld64(&mut cpu, f64::from(i) / 3.0);
@@ -382,6 +393,14 @@ fn mmx_registers_are_the_physical_significands() {
     assert_eq!(cpu.s.x87.mm(6), 5 << 61);
     ok(&mut cpu, &[0xd9, 0xf7]); // fincstp moves no register
     assert_eq!(cpu.s.x87.mm(6), 5 << 61);
+    // An MMX instruction sets TOP to 0, every tag, and the exponent to ones.
+    poke(&cpu, &0x1122_3344_5566_7788u64.to_le_bytes());
+    ok(&mut cpu, &[0x0f, 0x6f, 0x33]); // movq mm6, [rbx]
+    let x = &cpu.s.x87;
+    assert_eq!((x.top(), x.tag, x.st[6]), (0, 0xff, 0xffff_1122_3344_5566_7788));
+    assert_eq!((x.mm(6), x.mm(7)), (0x1122_3344_5566_7788, 1 << 63));
+    ok(&mut cpu, &[0x0f, 0x77]); // emms
+    assert_eq!(cpu.s.x87.tag, 0);
 }
 
 #[test]
@@ -493,7 +512,7 @@ fn specimen(seed: &mut u64) -> u128 {
         3 => exponent(0x7fff) | 1 << 63 | u128::from(bits >> 2) | 1,
         4 => u128::from(bits >> 1),
         5 => u128::from(bits) & !(1 << 63) | exponent(next() % 0x7ffe + 1), // unnormal: unsupported
-        6 => 1 << 63 | u128::from(bits),                                   // pseudo-denormal
+        6 => 1 << 63 | u128::from(bits),                                    // pseudo-denormal
         7 => exponent(next() % 200 + 1) | 1 << 63 | u128::from(bits),
         8 => exponent(0x7ffe - next() % 200) | 1 << 63 | u128::from(bits),
         9 => from_int(next() as i16 as i64),
@@ -542,7 +561,8 @@ fn short_cuts_agree_with_the_host() {
                 let mut host = self::op(&mut other, &code, Mode::Bits64);
                 let frees = row.sdm.starts_with("FFREE") || row.sdm == "FNOP";
                 if frees || matches!(row.sdm, "FINCSTP" | "FDECSTP") {
-                    let mut build = Build { insn: &info, mode: Mode::Bits64, cpu: &mut other, op: host, ends: false };
+                    let mut build =
+                        Build { insn: &info, mode: Mode::Bits64, cpu: &mut other, op: host, ends: false };
                     native::prepare(&mut build, &code, 0, false, None).unwrap();
                     host = build.op;
                 }
@@ -589,7 +609,9 @@ fn every_encoding_has_a_row_and_builds() {
         if info.operand_size() == 16 {
             bytes.push(0x66);
         }
-        if info.mandatory_prefix() == iced_x86::MandatoryPrefix::PNP || info.table() == iced_x86::OpCodeTableKind::T0F {
+        if info.mandatory_prefix() == iced_x86::MandatoryPrefix::PNP
+            || info.table() == iced_x86::OpCodeTableKind::T0F
+        {
             bytes.extend((info.operand_size() == 64).then_some(0x48));
             bytes.push(0x0f);
         }

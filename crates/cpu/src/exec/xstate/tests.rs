@@ -200,12 +200,12 @@ fn header_rules() {
     let compacted = |bits: u64| layout::COMPACTED | bits;
     for (bv, comp, other, good) in [
         (7, 0, None, true),
-        (8, 0, None, false),          // not in XCR0
-        (7, 1, None, false),          // XCOMP_BV without bit 63
-        (7, 0, Some(16), false),      // bytes 16–23 count in both formats
-        (7, 0, Some(24), true),       // the rest not in the standard one
+        (8, 0, None, false),     // not in XCR0
+        (7, 1, None, false),     // XCOMP_BV without bit 63
+        (7, 0, Some(16), false), // bytes 16–23 count in both formats
+        (7, 0, Some(24), true),  // the rest not in the standard one
         (3, compacted(7), None, true),
-        (7, compacted(3), None, false), // XSTATE_BV beyond XCOMP_BV
+        (7, compacted(3), None, false),    // XSTATE_BV beyond XCOMP_BV
         (3, compacted(0x27), None, false), // XCOMP_BV beyond XCR0
         (3, compacted(7), Some(16), false),
         (3, compacted(7), Some(63), false),

@@ -1,0 +1,498 @@
+//! `kluis run`: a machine, and one command or terminal in it.
+//!
+//! * [`plan`]: what is to be built, or why it cannot be
+//! * [`session`]: the conversation with the guest's agent
+//! * [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
+//! * [`console`]: the guest's serial port
+//! * [`terminal`], [`signals`], [`progress`]: the host's side
+//! * [`verdict`]: what the end means; [`stats`]: what it cost
+
+mod console;
+mod escape;
+mod plan;
+mod progress;
+mod session;
+mod signals;
+mod stats;
+mod streams;
+mod terminal;
+mod verdict;
+
+use crate::cli::RunArgs;
+use crate::exit::Error;
+use crate::{host, units};
+use agent_proto::{PORT_CONTROL, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Stream};
+use console::{Console, Tee};
+use devices::virtio::console::{HostPort, PortConfig};
+use escape::{Action, Escape};
+use machine::{Config, MachineError, Running};
+use plan::{Access, HostTerminal, Plan};
+use progress::Progress;
+use session::{Channels, End, Event, Front, Session};
+use stats::{Stats, Times};
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+use streams::{Outlet, Port};
+use terminal::Raw;
+use verdict::{Circumstances, Verdict};
+
+/// How long a guest may take to write out its disks and power off.
+const POWER_OFF: Duration = Duration::from_secs(30);
+/// How long to wait at the end for a slow reader of what came before it.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// Lines of the guest's console shown with a failure.
+const LAST_LINES: usize = 20;
+
+/// Runs a machine to its end and gives the exit code.
+///
+/// # Errors
+/// There is no machine: bad input, no image, no resources. Nothing is left.
+pub(crate) fn main(args: &RunArgs, json: bool) -> Result<u8, Error> {
+    let host_terminal = HostTerminal {
+        interactive: terminal::is_interactive(),
+        size: terminal::size(),
+        term: std::env::var_os("TERM").unwrap_or_default().into_vec(),
+    };
+    let plan = Plan::new(args, &host_terminal)?;
+    let (kernel, initrd) = files(&plan, args.quiet)?;
+    if !args.quiet
+        && let Some((total, _)) = host::memory()
+        && plan.memory > total
+    {
+        eprintln!(
+            "kluis: the machine has {}, this host {}: memory is taken as the guest touches it",
+            units::bytes(plan.memory),
+            units::bytes(total)
+        );
+    }
+
+    let (events_in, events) = mpsc::channel();
+    let raw = match &plan.access {
+        Access::Agent { tty, .. } => *tty,
+        Access::Serial => host_terminal.interactive,
+    };
+    signals::watch(raw, events_in.clone())?;
+    let serial = matches!(plan.access, Access::Serial);
+    let (tee, new_file) = tee(args, serial)?;
+    let console = Console::new(Tee { outlet: tee.outlet.clone(), ..tee });
+    let channels = Incoming::new(&events_in);
+    let config = Config {
+        model: plan.model.clone(),
+        cpus: plan.cpus,
+        memory: plan.memory,
+        kernel,
+        initrd,
+        cmdline: plan.cmdline.clone(),
+        disks: plan.disks.clone(),
+        serial: Box::new(console.clone()),
+        ports: if serial { Vec::new() } else { channels.ports() },
+        strict: args.strict,
+    };
+    let front = Host::new(args.quiet, raw, &plan);
+    let start = Instant::now();
+    let (running, ports) = machine::start(config).map_err(|e| {
+        if let Some(file) = new_file {
+            // it was made for this run, which does not take place
+            let _ = std::fs::remove_file(file);
+        }
+        match e {
+            MachineError::Thread(_) => Error::failed(e),
+            e => Error::bad(e),
+        }
+    })?;
+    let running = Arc::new(running);
+    let mut run = Run {
+        args,
+        plan: &plan,
+        running: running.clone(),
+        console: console.clone(),
+        console_out: console.outlet(),
+        incoming: channels,
+        front,
+        events,
+        start,
+        deadline: args.timeout.map(|t| start + t),
+        times: (None, None),
+    };
+    let ended = run.watch_machine(&events_in).and_then(|()| match &plan.access {
+        Access::Agent { exec, tty } => run.with_agent(exec, *tty, ports, events_in),
+        Access::Serial => run.on_serial_port(events_in),
+    });
+    // without threads there is no session, but there is a machine to stop
+    let end = ended.unwrap_or_else(|e| End::Broken(e.to_string()));
+    run.finish(end, json)
+}
+
+/// The kernel and initial RAM disk to boot; makes the default image if they
+/// are from there.
+fn files(plan: &Plan, quiet: bool) -> Result<(PathBuf, Option<PathBuf>), Error> {
+    if let Some(kernel) = &plan.kernel {
+        return Ok((kernel.clone(), plan.initrd.clone()));
+    }
+    let image = image::ensure(&image::Options { cache_dir: None, quiet })?;
+    Ok((image.kernel, Some(plan.initrd.clone().unwrap_or(image.initrd))))
+}
+
+/// Where the console goes, and the file that was made for it if there was none.
+fn tee(args: &RunArgs, serial: bool) -> Result<(Tee, Option<PathBuf>), Error> {
+    let mut tee = Tee::default();
+    let mut new_file = None;
+    match &args.console {
+        // it is on standard output already
+        Some(path) if path.as_os_str() == "-" && serial => {}
+        Some(path) if path.as_os_str() == "-" => {
+            let outlet = Outlet::new();
+            write_console(&outlet, rustix::stdio::stderr())?;
+            tee.outlet = Some(outlet);
+        }
+        Some(path) => {
+            let is_new = !path.exists();
+            tee.file = Some(File::create(path).map_err(|e| {
+                Error::bad(format!("cannot write the console to {}: {e}; check the path", path.display()))
+            })?);
+            new_file = is_new.then(|| path.clone());
+        }
+        None => {}
+    }
+    if serial {
+        let outlet = Outlet::new();
+        write_console(&outlet, rustix::stdio::stdout())?;
+        tee.outlet = Some(outlet);
+    }
+    Ok((tee, new_file))
+}
+
+fn write_console(outlet: &Outlet, to: BorrowedFd<'_>) -> Result<(), Error> {
+    let mut to = own(to)?;
+    let outlet = outlet.clone();
+    thread::Builder::new()
+        .name("console".into())
+        .spawn(move || {
+            // nobody reads it any more: the guest need not care
+            let _ = outlet.write_to(&mut to, &|| {});
+        })
+        .map_err(|e| Error::failed(format!("cannot start a thread: {e}")))?;
+    Ok(())
+}
+
+/// A descriptor of our own, without the standard library's buffers.
+fn own(fd: BorrowedFd<'_>) -> Result<File, Error> {
+    let fail = |e: io::Error| Error::failed(format!("cannot use a standard stream: {e}"));
+    Ok(File::from(fd.try_clone_to_owned().map_err(fail)?))
+}
+
+/// What comes from the guest's ports.
+struct Incoming {
+    control: Outlet,
+    stdout: Outlet,
+    stderr: Outlet,
+}
+
+impl Incoming {
+    fn new(events: &Sender<Event>) -> Self {
+        let events = events.clone();
+        // nobody listens any more at the end of the session
+        let notify = move || drop(events.send(Event::Control));
+        Self { control: Outlet::notifying(notify), stdout: Outlet::new(), stderr: Outlet::new() }
+    }
+
+    /// The ports in the order in which [`Run::with_agent`] takes their ends.
+    fn ports(&self) -> Vec<PortConfig> {
+        let port = |name: &str, sink: Outlet| PortConfig {
+            name: name.into(),
+            console: false,
+            sink: Box::new(sink),
+            on_event: None,
+        };
+        vec![
+            port(PORT_CONTROL, self.control.clone()),
+            // the guest has nothing to say here
+            port(PORT_STDIN, { let nowhere = Outlet::new(); nowhere.close(); nowhere }),
+            port(PORT_STDOUT, self.stdout.clone()),
+            port(PORT_STDERR, self.stderr.clone()),
+        ]
+    }
+}
+
+type StartInput = Box<dyn FnOnce() -> Result<(), Error>>;
+
+/// The side towards people: progress, terminal, notes.
+struct Host {
+    quiet: bool,
+    /// The terminal is to be raw once the guest has it.
+    wants_raw: bool,
+    raw: Option<Raw>,
+    progress: Option<Progress>,
+    start_input: Option<StartInput>,
+}
+
+impl Host {
+    fn new(quiet: bool, wants_raw: bool, plan: &Plan) -> Self {
+        let progress = (!quiet && matches!(plan.access, Access::Agent { .. })).then(|| {
+            let name = plan.size.map(|s| format!("{}, ", s.name)).unwrap_or_default();
+            let cpus = if plan.cpus == 1 { "1 processor".into() } else { format!("{} processors", plan.cpus) };
+            Progress::begin(&format!("{name}{cpus}, {}", units::bytes(plan.memory)))
+        });
+        Self { quiet, wants_raw, raw: None, progress, start_input: None }
+    }
+
+    /// Gives the terminal back and takes progress away.
+    fn close(&mut self) {
+        self.progress = None;
+        self.raw = None;
+    }
+}
+
+impl Front for Host {
+    fn ready(&mut self) -> Result<(), Error> {
+        if let Some(progress) = self.progress.take() {
+            progress.done();
+        }
+        if self.wants_raw {
+            self.note(escape::NOTICE);
+            let fail = |e| Error::failed(format!("cannot use the terminal: {e}"));
+            self.raw = Some(Raw::enter().map_err(fail)?);
+        }
+        self.start_input.take().map_or(Ok(()), |start| start())
+    }
+
+    fn size(&self) -> (u16, u16) {
+        terminal::size()
+    }
+
+    fn note(&mut self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        for line in text.lines() {
+            // a raw terminal does not return to the margin by itself
+            eprint!("kluis: {line}{}", if self.raw.is_some() { "\r\n" } else { "\n" });
+        }
+    }
+
+    fn suspend(&mut self) {
+        if let Some(raw) = &self.raw {
+            raw.suspend();
+        }
+    }
+}
+
+/// The first serial port as a port.
+struct SerialPort(Arc<Running>);
+
+impl Port for SerialPort {
+    fn write(&self, data: &[u8]) -> usize {
+        self.0.serial_input(data)
+    }
+    fn wait_room(&self, _: Duration) {
+        // the guest reads a few bytes at a time and tells nobody
+        thread::sleep(Duration::from_millis(2));
+    }
+    fn kick(&self) {}
+}
+
+/// A machine that runs.
+struct Run<'a> {
+    args: &'a RunArgs,
+    plan: &'a Plan,
+    running: Arc<Running>,
+    console: Console,
+    console_out: Option<Outlet>,
+    incoming: Incoming,
+    front: Host,
+    events: Receiver<Event>,
+    start: Instant,
+    deadline: Option<Instant>,
+    /// The agent was ready; the command ended.
+    times: (Option<Instant>, Option<Instant>),
+}
+
+fn no_thread(e: io::Error) -> Error {
+    Error::failed(format!("cannot start a thread: {e}"))
+}
+
+impl Run<'_> {
+    fn watch_machine(&self, events: &Sender<Event>) -> Result<(), Error> {
+        let (running, events) = (self.running.clone(), events.clone());
+        let watch = move || {
+            if let Some(outcome) = running.wait(None) {
+                let _ = events.send(Event::Over(outcome));
+            }
+        };
+        thread::Builder::new().name("machine".into()).spawn(watch).map_err(no_thread)?;
+        Ok(())
+    }
+
+    fn with_agent(
+        &mut self,
+        exec: &[u8],
+        tty: bool,
+        ports: Vec<HostPort>,
+        events: Sender<Event>,
+    ) -> Result<End, Error> {
+        let ports: [HostPort; 4] =
+            ports.try_into().map_err(|_| Error::failed("the machine has other ports than asked for"))?;
+        let [control, stdin, stdout, stderr] = ports.map(|port| Arc::new(port) as Arc<dyn Port>);
+        for (outlet, port, to, stream) in [
+            (&self.incoming.stdout, stdout, rustix::stdio::stdout(), Stream::Stdout),
+            (&self.incoming.stderr, stderr, rustix::stdio::stderr(), Stream::Stderr),
+        ] {
+            streams::spawn_writer(outlet, port, own(to)?, stream, events.clone()).map_err(no_thread)?;
+        }
+        self.front.start_input = Some(Box::new(move || {
+            let escape = tty.then(Escape::default);
+            streams::spawn_reader(own(rustix::stdio::stdin())?, stdin, escape, events).map_err(no_thread)
+        }));
+        let channels = Channels {
+            control,
+            control_in: self.incoming.control.clone(),
+            stdout: self.incoming.stdout.clone(),
+            stderr: self.incoming.stderr.clone(),
+        };
+        let mut session = Session::new(&channels, &mut self.front, exec.to_vec(), tty);
+        let end = session.run(&self.events, self.deadline);
+        self.times = session.times();
+        if matches!(end, End::Command(_)) && self.plan.keeps_data() {
+            session.shut_down();
+            if !wait_for_power_off(&self.events) {
+                self.front.note("the guest did not power off: its disks may lack what was written last");
+            }
+        }
+        Ok(end)
+    }
+
+    fn on_serial_port(&mut self, events: Sender<Event>) -> Result<End, Error> {
+        let escape = self.front.wants_raw.then(Escape::default);
+        let port = Arc::new(SerialPort(self.running.clone()));
+        self.front.start_input = Some(Box::new(move || {
+            streams::spawn_reader(own(rustix::stdio::stdin())?, port, escape, events).map_err(no_thread)
+        }));
+        self.front.ready()?;
+        loop {
+            let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let event = match left {
+                Some(left) if left.is_zero() => return Ok(End::TimedOut),
+                Some(left) => self.events.recv_timeout(left),
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match event {
+                Ok(Event::Over(outcome)) => return Ok(End::Machine(outcome)),
+                Ok(Event::Signal(signal_hook::consts::SIGTSTP)) => self.front.suspend(),
+                // a serial port knows no size
+                Ok(Event::Signal(signal_hook::consts::SIGWINCH)) => {}
+                Ok(Event::Signal(signal)) => return Ok(End::Signal(signal)),
+                Ok(Event::Escape(Action::Quit)) => return Ok(End::Quit),
+                Ok(Event::Escape(Action::PowerOff)) => self.running.power_button(),
+                Ok(Event::Escape(Action::Help)) => self.front.note(escape::HELP),
+                Ok(Event::Control | Event::InputEnd { .. } | Event::OutputGone(..)) => {}
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::failed("nothing is left to wait for")),
+            }
+        }
+    }
+
+    /// Stops the machine, tells what there is to tell.
+    fn finish(mut self, end: End, json: bool) -> Result<u8, Error> {
+        // a processor may wait for a reader of the console
+        if let Some(outlet) = &self.console_out {
+            settle(&[outlet]);
+            outlet.close();
+        }
+        self.running.stop();
+        let stopped = Instant::now();
+        if !matches!(end, End::Command(_)) {
+            settle(&[&self.incoming.stdout, &self.incoming.stderr]);
+        }
+        self.front.close();
+        self.console.finish();
+
+        let own_initrd = self.plan.kernel.is_some() || self.plan.initrd.is_some();
+        let verdict = Verdict::of(
+            end,
+            &Circumstances {
+                command: !self.args.command.is_empty(),
+                connected: self.times.0.is_some() || matches!(self.plan.access, Access::Serial),
+                panicked: self.console.panicked(),
+                own_initrd,
+                timeout: self.args.timeout,
+            },
+        );
+        self.tell(&verdict);
+        let unimplemented = self.running.unimplemented();
+        if !self.args.quiet && !unimplemented.is_empty() {
+            eprintln!(
+                "kluis: the guest met {} instructions that Kluis does not know, the first: {}",
+                unimplemented.len(),
+                unimplemented[0]
+            );
+        }
+        if self.args.stats || json {
+            let times = Times {
+                start: self.start,
+                init: self.console.init_started(),
+                ready: self.times.0,
+                ended: self.times.1,
+                end: stopped,
+            };
+            let retired = self.running.retired();
+            let stats = Stats::new(self.plan, &times, retired, unimplemented, verdict.ending, verdict.code);
+            if json {
+                let text = serde_json::to_string(&stats).map_err(Error::failed)?;
+                eprintln!("{text}");
+            } else {
+                eprint!("{}", stats.text());
+            }
+        }
+        Ok(verdict.code)
+    }
+
+    fn tell(&self, verdict: &Verdict) {
+        let failed = verdict.code == crate::exit::FAILED;
+        if let Some(message) = &verdict.ending.message
+            && (failed || !self.args.quiet)
+        {
+            eprintln!("kluis: {message}");
+        }
+        if let Some(details) = &verdict.details {
+            eprintln!("{details}");
+        }
+        // on the serial port they have just been seen
+        if verdict.show_console && matches!(self.plan.access, Access::Agent { .. }) {
+            let lines = self.console.tail(LAST_LINES);
+            if lines.is_empty() {
+                eprintln!("kluis: the guest wrote nothing on its console");
+            } else {
+                eprintln!("kluis: last lines of the guest's console:");
+                lines.iter().for_each(|line| eprintln!("  {line}"));
+            }
+        }
+    }
+}
+
+/// Gives a slow reader some time for what the guest wrote last.
+fn settle(outlets: &[&Outlet]) {
+    let deadline = Instant::now() + LAST_OUTPUT;
+    while !outlets.iter().all(|outlet| outlet.is_flushed()) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether the machine ended; a signal ends the wait.
+fn wait_for_power_off(events: &Receiver<Event>) -> bool {
+    let deadline = Instant::now() + POWER_OFF;
+    loop {
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::Over(_)) => return true,
+            Ok(Event::Signal(signal_hook::consts::SIGWINCH)) => {}
+            Ok(Event::Signal(_) | Event::Escape(Action::Quit)) | Err(_) => return false,
+            Ok(_) => {}
+        }
+    }
+}

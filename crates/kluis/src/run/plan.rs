@@ -1,0 +1,295 @@
+//! From the command line to a machine that can be built, or the reason why
+//! not: everything that can be refused before anything is made.
+
+use crate::cli::RunArgs;
+use crate::exit::Error;
+use crate::sizes::{self, Size};
+use agent_proto::{Exec, ToGuest, Tty};
+use cpu::Model;
+use machine::config::{MAX_CPUS, MIN_MEMORY};
+use machine::{Disk, MachineError};
+use std::fs::{self, OpenOptions};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The kernel command line that `--append` adds to: console on the first serial
+/// port, without the kernel's chatter (each character costs time there), and a
+/// kernel that panics ends the machine instead of hanging.
+const CMDLINE: &str = "console=ttyS0 loglevel=6 panic=-1";
+/// The same for an own kernel without command: the console is all there is.
+const CMDLINE_CONSOLE: &str = "console=ttyS0 panic=-1";
+
+/// How people and programs reach the guest.
+pub(crate) enum Access {
+    /// Through the agent; the frame that starts the command.
+    Agent {
+        /// An encoded `Exec`.
+        exec: Vec<u8>,
+        /// It asks for a terminal.
+        tty: bool,
+    },
+    /// Through the first serial port.
+    Serial,
+}
+
+/// A machine to be built.
+pub(crate) struct Plan {
+    /// The size that was asked for, if one was.
+    pub(crate) size: Option<&'static Size>,
+    /// Processor model.
+    pub(crate) model: Arc<Model>,
+    /// Number of processors.
+    pub(crate) cpus: usize,
+    /// Memory in bytes.
+    pub(crate) memory: u64,
+    /// Own kernel, or the default image's.
+    pub(crate) kernel: Option<PathBuf>,
+    /// Own initial RAM disk; else the default image's, with its kernel only.
+    pub(crate) initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub(crate) cmdline: String,
+    /// Disks.
+    pub(crate) disks: Vec<Disk>,
+    /// The way in.
+    pub(crate) access: Access,
+}
+
+/// What the host's terminal is, as the plan depends on it.
+#[derive(Clone, Debug)]
+pub(crate) struct HostTerminal {
+    /// Standard input and output are one.
+    pub(crate) interactive: bool,
+    /// Rows and columns.
+    pub(crate) size: (u16, u16),
+    /// Its type, for `TERM`.
+    pub(crate) term: Vec<u8>,
+}
+
+impl Plan {
+    /// Checks all of `args`.
+    ///
+    /// # Errors
+    /// Bad input, with cause and remedy.
+    pub(crate) fn new(args: &RunArgs, terminal: &HostTerminal) -> Result<Self, Error> {
+        let by_shape = args.size.is_none() && (args.cpus.is_some() || args.memory.is_some());
+        let name = args.size.as_deref().unwrap_or(sizes::DEFAULT);
+        let size = Size::by_name(name).ok_or_else(|| {
+            Error::bad(format!(
+                "unknown size {name:?}: give --size one of these, or --cpus and --memory\n{}",
+                sizes::names()
+            ))
+        })?;
+        let model = model(args.cpu.as_deref().unwrap_or(size.model))?;
+        let cpus = args.cpus.unwrap_or(usize::from(size.cpus));
+        let memory = args.memory.unwrap_or(size.memory());
+        check_shape(&model, cpus, memory).map_err(Error::bad)?;
+        for (file, read) in [(&args.kernel, Kind::Kernel), (&args.initrd, Kind::Initrd)] {
+            if let Some(file) = file {
+                // the machine reads it again: what is wrong shows before the
+                // default image is built for nothing
+                match read {
+                    Kind::Kernel => boot::read_kernel(file).map(drop),
+                    Kind::Initrd => boot::read_initrd(file).map(drop),
+                }
+                .map_err(Error::bad)?;
+            }
+        }
+        args.disk.iter().try_for_each(check_disk).map_err(Error::bad)?;
+
+        let own = args.kernel.is_some() || args.initrd.is_some();
+        let access = if own && args.command.is_empty() {
+            Access::Serial
+        } else {
+            agent(args, terminal)?
+        };
+        let base = if matches!(access, Access::Serial) { CMDLINE_CONSOLE } else { CMDLINE };
+        let words = std::iter::once(base).chain(args.append.iter().map(String::as_str));
+        Ok(Self {
+            size: (!by_shape).then_some(size),
+            model,
+            cpus,
+            memory,
+            kernel: args.kernel.clone(),
+            initrd: args.initrd.clone(),
+            cmdline: words.collect::<Vec<_>>().join(" "),
+            disks: args.disk.clone(),
+            access,
+        })
+    }
+
+    /// Whether the guest can write to something that outlives it.
+    pub(crate) fn keeps_data(&self) -> bool {
+        self.disks.iter().any(|disk| !disk.read_only)
+    }
+}
+
+enum Kind {
+    Kernel,
+    Initrd,
+}
+
+fn model(name: &str) -> Result<Arc<Model>, Error> {
+    let model = Model::by_name(name).ok_or_else(|| {
+        let known = Model::all().map(|m| m.name).join(" or ");
+        Error::bad(format!("unknown processor model {name:?}: give --cpu {known}"))
+    })?;
+    let missing = cpu::thunk::host_missing(&model);
+    if !missing.is_empty() {
+        return Err(Error::bad(format!(
+            "this host's processor lacks {}, which {name} needs: run on another host (`kluis doctor` tells more)",
+            missing.join(", ")
+        )));
+    }
+    Ok(Arc::new(model))
+}
+
+/// What the machine would refuse as well, but before the image is built.
+fn check_shape(model: &Model, cpus: usize, memory: u64) -> Result<(), MachineError> {
+    if !(1..=MAX_CPUS).contains(&cpus) {
+        return Err(MachineError::Cpus(cpus));
+    }
+    if memory < MIN_MEMORY {
+        return Err(MachineError::TooLittleMemory { given: memory >> 20, least: MIN_MEMORY >> 20 });
+    }
+    let most = (1u64 << model.phys_bits) - (1 << 30);
+    if memory > most {
+        return Err(MachineError::TooMuchMemory { given: memory >> 30, most: most >> 30, model: model.name });
+    }
+    Ok(())
+}
+
+/// Looks at a disk without changing or locking it.
+fn check_disk(disk: &Disk) -> Result<(), MachineError> {
+    let fail = |reason: String| Err(MachineError::Disk { path: disk.path.clone(), reason });
+    // metadata first: opening a pipe would wait for its other end
+    let meta = match fs::metadata(&disk.path) {
+        Ok(meta) => meta,
+        Err(e) => return fail(format!("cannot find it: {e}; check the path")),
+    };
+    if meta.is_dir() {
+        return fail("is a folder; give a raw disk image".into());
+    }
+    if !meta.is_file() && !meta.file_type().is_block_device() {
+        return fail("is neither a regular file nor a block device; give a raw disk image".into());
+    }
+    if let Err(e) = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path) {
+        let remedy = if disk.read_only { "check its permissions" } else { "add `,ro` if it may only be read" };
+        return fail(format!("cannot open it: {e}; {remedy}"));
+    }
+    if meta.is_file() && (meta.len() == 0 || meta.len() % 512 != 0) {
+        return fail(format!("has {} bytes, no multiple of 512; give a raw disk image", meta.len()));
+    }
+    Ok(())
+}
+
+fn agent(args: &RunArgs, terminal: &HostTerminal) -> Result<Access, Error> {
+    let tty = args.tty || (args.command.is_empty() && terminal.interactive);
+    if args.tty && !terminal.interactive {
+        return Err(Error::bad("--tty needs a terminal as standard input and output: leave it out"));
+    }
+    let (rows, cols) = terminal.size;
+    let exec = Exec {
+        argv: args.command.iter().map(|arg| arg.clone().into_vec()).collect(),
+        tty: tty.then(|| Tty { rows, cols, term: terminal.term.clone() }),
+        ..Exec::default()
+    };
+    let mut frame = Vec::new();
+    ToGuest::Exec(exec).encode(&mut frame).map_err(Error::bad)?;
+    Ok(Access::Agent { exec: frame, tty })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{self, Command};
+    use std::ffi::OsString;
+
+    fn plan(line: &[&str]) -> Result<Plan, String> {
+        let terminal = HostTerminal { interactive: false, size: (24, 80), term: b"dumb".to_vec() };
+        let args = ["kluis", "run"].iter().chain(line).map(OsString::from);
+        match cli::parse(args).unwrap().command {
+            Command::Run(args) => Plan::new(&args, &terminal).map_err(|e| {
+                assert_eq!(e.code(), 2);
+                e.to_string()
+            }),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(line: &[&str]) -> String {
+        plan(line).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn default_is_the_smallest_size() {
+        let p = plan(&["--", "true"]).unwrap();
+        assert_eq!((p.size.unwrap().name, p.cpus, p.memory), ("Standard_DC1s_v2", 1, 4 << 30));
+        assert_eq!(p.model.name, "xeon-e-2288g");
+        assert_eq!(p.cmdline, CMDLINE);
+    }
+
+    #[test]
+    fn shape_is_filled_up_from_the_default() {
+        let p = plan(&["--cpus", "8"]).unwrap();
+        assert_eq!((p.size, p.cpus, p.memory), (None, 8, 4 << 30));
+        let p = plan(&["--memory", "512M", "--cpu", "xeon-8370c"]).unwrap();
+        assert_eq!((p.cpus, p.memory, p.model.name), (1, 512 << 20, "xeon-8370c"));
+        let p = plan(&["--size", "Standard_DC48s_v3"]).unwrap();
+        assert_eq!((p.cpus, p.memory, p.model.name), (48, 384 << 30, "xeon-8370c"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_remedy() {
+        let size = refused(&["--size", "nonsense"]);
+        assert!(size.starts_with("unknown size \"nonsense\""), "{size}");
+        assert!(size.contains("Standard_DC48ds_v3"), "{size}");
+        assert!(refused(&["--cpu", "z80"]).contains("xeon-8370c"));
+        assert!(refused(&["--cpus", "0"]).contains("1 to 254"));
+        assert!(refused(&["--cpus", "255"]).contains("1 to 254"));
+        assert!(refused(&["--memory", "1M"]).contains("at least 64 MiB"));
+        assert!(refused(&["--memory", "600G"]).contains("xeon-e-2288g can address"));
+        assert!(refused(&["--tty", "--", "sh"]).contains("--tty"));
+        assert!(refused(&["--kernel", "/no/such"]).contains("/no/such"));
+    }
+
+    #[test]
+    fn disks_are_looked_at_before_anything_is_made() {
+        let tmp = tempfile::tempdir().unwrap();
+        let at = |name: &str| tmp.path().join(name).display().to_string();
+        fs::write(at("good"), [0; 1024]).unwrap();
+        fs::write(at("odd"), [0; 1000]).unwrap();
+        fs::write(at("empty"), []).unwrap();
+        assert!(plan(&["--disk", &at("good"), "--disk", &format!("{},ro", at("good"))]).unwrap().keeps_data());
+        assert!(!plan(&["--disk", &format!("{},ro", at("good"))]).unwrap().keeps_data());
+        for (file, text) in [
+            (at("odd"), "1000 bytes, no multiple of 512"),
+            (at("empty"), "0 bytes"),
+            (at("missing"), "check the path"),
+            (at(""), "is a folder"),
+            ("/dev/null".into(), "neither a regular file"),
+        ] {
+            let why = refused(&["--disk", &file]);
+            assert!(why.contains(text) && why.contains(file.as_str()), "{why}");
+            assert_eq!(why.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn own_kernel_without_command_is_on_the_serial_port() {
+        let tmp = tempfile::NamedTempFile::new().unwrap();
+        let file = tmp.path().to_str().unwrap();
+        let p = plan(&["--kernel", file, "--append", "a=b", "--append", "c"]).unwrap();
+        assert!(matches!(p.access, Access::Serial));
+        assert_eq!(p.cmdline, format!("{CMDLINE_CONSOLE} a=b c"));
+        let p = plan(&["--kernel", file, "--", "true"]).unwrap();
+        assert!(matches!(p.access, Access::Agent { tty: false, .. }));
+    }
+
+    #[test]
+    fn endless_command_is_refused_before_the_boot() {
+        let long = "x".repeat(3 << 20);
+        assert!(refused(&["--", &long]).contains("standard input"));
+    }
+}

@@ -1,0 +1,381 @@
+//! One command in the guest, from the agent's greeting to the last byte of
+//! output: the host's side of the protocol (*agent-proto*).
+
+use super::escape::Action;
+use super::streams::{Outlet, Port};
+use crate::exit::Error;
+use agent_proto::{Decoder, ExitStatus, Stream, ToGuest, ToHost, VERSION};
+use machine::Outcome;
+use signal_hook::consts::{SIGTSTP, SIGWINCH};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// The same signal twice within this time stops the machine.
+const INSIST: Duration = Duration::from_secs(2);
+/// How long output that the guest has promised may take to begin to come.
+const STALLED: Duration = Duration::from_secs(10);
+/// Pause between looks at what tells nothing by itself.
+const TICK: Duration = Duration::from_millis(2);
+/// Frames waiting for the guest beyond which signals and sizes are dropped, in
+/// bytes.
+const OUTBOX_LIMIT: usize = 4 << 20;
+
+/// What happens around a session.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// There are bytes on the control port.
+    Control,
+    /// This process got a signal.
+    Signal(i32),
+    /// The host's input has ended.
+    InputEnd {
+        /// Bytes of it sent to the guest.
+        total: u64,
+    },
+    /// An output cannot be written any more.
+    OutputGone(Stream, io::Error),
+    /// A person at the terminal asked for something.
+    Escape(Action),
+    /// The machine ended.
+    Over(Outcome),
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The command ended and its output is out.
+    Command(ExitStatus),
+    /// The machine ended before the command did.
+    Machine(Outcome),
+    /// The time was up.
+    TimedOut,
+    /// This process was asked by a signal to end.
+    Signal(i32),
+    /// A person at the terminal stopped the machine.
+    Quit,
+    /// It cannot go on; cause and remedy.
+    Broken(String),
+}
+
+/// The side of the session towards people.
+pub(crate) trait Front {
+    /// The guest is ready and its command starts: input may flow.
+    ///
+    /// # Errors
+    /// The host's terminal or threads.
+    fn ready(&mut self) -> Result<(), Error>;
+    /// The terminal's rows and columns.
+    fn size(&self) -> (u16, u16);
+    /// Tells something that people may want to know.
+    fn note(&mut self, text: &str);
+    /// Stops this process as Ctrl-Z does.
+    fn suspend(&mut self);
+}
+
+/// The guest's ports and what comes from them.
+pub(crate) struct Channels {
+    /// Port of frames.
+    pub(crate) control: Arc<dyn Port>,
+    /// Frames from the guest.
+    pub(crate) control_in: Outlet,
+    /// The command's output.
+    pub(crate) stdout: Outlet,
+    /// The command's errors.
+    pub(crate) stderr: Outlet,
+}
+
+/// The command ended; its output is still coming.
+struct Draining {
+    status: ExitStatus,
+    /// Bytes promised on standard output and standard error.
+    promised: [u64; 2],
+    /// Bytes seen when there was progress last, and when that was.
+    seen: (u64, Instant),
+    since: Instant,
+}
+
+/// A session.
+pub(crate) struct Session<'a> {
+    channels: &'a Channels,
+    front: &'a mut dyn Front,
+    /// The frame that starts the command, until it is sent.
+    exec: Option<Vec<u8>>,
+    tty: bool,
+    decoder: Decoder,
+    outbox: VecDeque<u8>,
+    ready_at: Option<Instant>,
+    draining: Option<Draining>,
+    ended_at: Option<Instant>,
+    last_signal: Option<(i32, Instant)>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that sends the frame `exec` once the guest is ready; `tty`
+    /// says whether it asks for a terminal.
+    pub(crate) fn new(
+        channels: &'a Channels,
+        front: &'a mut dyn Front,
+        exec: Vec<u8>,
+        tty: bool,
+    ) -> Self {
+        Self {
+            channels,
+            front,
+            exec: Some(exec),
+            tty,
+            decoder: Decoder::new(),
+            outbox: VecDeque::new(),
+            ready_at: None,
+            draining: None,
+            ended_at: None,
+            last_signal: None,
+        }
+    }
+
+    /// When the agent said that it is ready, and when the command ended.
+    pub(crate) fn times(&self) -> (Option<Instant>, Option<Instant>) {
+        (self.ready_at, self.ended_at)
+    }
+
+    /// Runs the session to its end.
+    pub(crate) fn run(&mut self, events: &Receiver<Event>, deadline: Option<Instant>) -> End {
+        loop {
+            self.flush();
+            if let Some(end) = self.settle() {
+                return end;
+            }
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return End::TimedOut;
+            }
+            let tick = self.tick();
+            let wait = left.into_iter().chain(tick).min();
+            let event = match wait {
+                Some(wait) => events.recv_timeout(wait),
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let end = match event {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    Some(End::Broken("nothing is left that could happen: a defect of Kluis".into()))
+                }
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// How long to wait at most, when something has to be looked at.
+    fn tick(&self) -> Option<Duration> {
+        if let Some(draining) = &self.draining {
+            // most output is there at once; a reader that is slow stays so
+            let slow = draining.since.elapsed() > Duration::from_millis(200);
+            return Some(if slow { 10 * TICK } else { TICK });
+        }
+        (!self.outbox.is_empty()).then_some(TICK)
+    }
+
+    fn handle(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Control => self.control(),
+            Event::Signal(signal) => self.signal(signal),
+            Event::InputEnd { total } => {
+                self.say(&ToGuest::StdinEof { total });
+                None
+            }
+            Event::OutputGone(stream, e) => {
+                if self.tty || e.kind() != ErrorKind::BrokenPipe {
+                    let name = match stream {
+                        Stream::Stdout => "standard output",
+                        Stream::Stderr => "standard error",
+                    };
+                    return Some(End::Broken(format!("cannot write {name}: {e}")));
+                }
+                self.say(&ToGuest::CloseOutput(stream));
+                None
+            }
+            Event::Escape(Action::Quit) => Some(End::Quit),
+            Event::Escape(Action::PowerOff) => {
+                self.front.note("asking the guest to power off");
+                self.say(&ToGuest::Shutdown);
+                None
+            }
+            Event::Escape(Action::Help) => {
+                self.front.note(super::escape::HELP);
+                None
+            }
+            Event::Over(outcome) => {
+                // its last words may not have been read yet
+                if let Some(end) = self.control() {
+                    return Some(end);
+                }
+                match &mut self.draining {
+                    None => Some(End::Machine(outcome)),
+                    Some(draining) => {
+                        // nothing more comes: what is here must be all
+                        let came = [&self.channels.stdout, &self.channels.stderr].map(Outlet::arrived);
+                        (came != draining.promised).then_some(End::Machine(outcome))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the control port.
+    fn control(&mut self) -> Option<End> {
+        let (bytes, refused) = self.channels.control_in.take();
+        if refused {
+            self.channels.control.kick();
+        }
+        self.decoder.push(&bytes);
+        loop {
+            match ToHost::next(&mut self.decoder) {
+                Ok(None) => return None,
+                Ok(Some(message)) => {
+                    if let Some(end) = self.message(message) {
+                        return Some(end);
+                    }
+                }
+                Err(e) => return Some(End::Broken(format!("the guest's agent talks nonsense: {e}"))),
+            }
+        }
+    }
+
+    fn message(&mut self, message: ToHost) -> Option<End> {
+        match message {
+            ToHost::Hello { version } if version != VERSION => Some(End::Broken(format!(
+                "the guest's agent speaks version {version}, this Kluis version {VERSION}: \
+                 use an initrd made by this version (`kluis image build`)"
+            ))),
+            ToHost::Hello { .. } => {
+                let Some(frame) = self.exec.take() else {
+                    return Some(End::Broken("the guest's agent started anew; its command is lost".into()));
+                };
+                self.ready_at = Some(Instant::now());
+                self.outbox.extend(frame);
+                match self.front.ready() {
+                    Ok(()) => {
+                        // it may have changed since the frame was made
+                        self.resize();
+                        None
+                    }
+                    Err(e) => Some(End::Broken(e.to_string())),
+                }
+            }
+            ToHost::Exit { status, stdout, stderr } => {
+                if self.exec.is_some() || self.draining.is_some() {
+                    return Some(End::Broken("the guest's agent reports an end that cannot be".into()));
+                }
+                let now = Instant::now();
+                self.ended_at = Some(now);
+                self.draining =
+                    Some(Draining { status, promised: [stdout, stderr], seen: (0, now), since: now });
+                None
+            }
+            ToHost::Refused { .. } if self.draining.is_some() => None,
+            ToHost::Refused { reason } => {
+                let reason: String = reason.chars().filter(|c| !c.is_control()).collect();
+                Some(End::Broken(format!("the guest's agent refuses: {reason}")))
+            }
+            other => Some(End::Broken(format!("the guest's agent says what this Kluis does not know: {other:?}"))),
+        }
+    }
+
+    /// After the command's end: done when its output is out.
+    fn settle(&mut self) -> Option<End> {
+        let draining = self.draining.as_mut()?;
+        let outlets = [&self.channels.stdout, &self.channels.stderr];
+        let complete = |(outlet, promised): (&&Outlet, &u64)| outlet.is_gone() || outlet.arrived() >= *promised;
+        let flushed = outlets.iter().all(|outlet| outlet.is_flushed());
+        let all_there = outlets.iter().zip(&draining.promised).all(complete);
+        if all_there && flushed {
+            return Some(End::Command(draining.status));
+        }
+        let came = outlets.iter().map(|outlet| outlet.arrived()).fold(0, u64::saturating_add);
+        // while the host's reader is slow, the guest cannot go on either
+        if came != draining.seen.0 || !flushed {
+            draining.seen = (came, Instant::now());
+        } else if draining.seen.1.elapsed() > STALLED {
+            let promised = draining.promised.iter().fold(0u64, |a, b| a.saturating_add(*b));
+            return Some(End::Broken(format!(
+                "the command's output is incomplete: {came} bytes came, the guest says there are {promised}"
+            )));
+        }
+        None
+    }
+
+    fn signal(&mut self, signal: i32) -> Option<End> {
+        match signal {
+            SIGWINCH => {
+                if self.exec.is_none() {
+                    self.resize();
+                }
+                return None;
+            }
+            SIGTSTP => {
+                self.front.suspend();
+                if self.exec.is_none() {
+                    self.resize();
+                }
+                return None;
+            }
+            _ => {}
+        }
+        let insists = self.last_signal.is_some_and(|(last, at)| last == signal && at.elapsed() < INSIST);
+        // a terminal's own keys come as bytes: a signal is meant for Kluis
+        if self.exec.is_some() || self.draining.is_some() || self.tty || insists {
+            return Some(End::Signal(signal));
+        }
+        let Ok(number @ 1..=64) = u8::try_from(signal) else {
+            return None;
+        };
+        self.say(&ToGuest::Signal(number));
+        self.last_signal = Some((signal, Instant::now()));
+        self.front.note("signal passed on to the command; once more within 2 s stops the machine");
+        None
+    }
+
+    fn resize(&mut self) {
+        if self.tty {
+            let (rows, cols) = self.front.size();
+            self.say(&ToGuest::Winsize { rows, cols });
+        }
+    }
+
+    /// Asks the guest to write out its disks and power off.
+    pub(crate) fn shut_down(&mut self) {
+        self.say(&ToGuest::Shutdown);
+        self.flush();
+    }
+
+    fn say(&mut self, message: &ToGuest) {
+        let droppable = matches!(message, ToGuest::Signal(_) | ToGuest::Winsize { .. });
+        if droppable && self.outbox.len() > OUTBOX_LIMIT {
+            return;
+        }
+        let mut frame = Vec::new();
+        // only Exec can be too long, and that one was made before
+        if message.encode(&mut frame).is_ok() {
+            self.outbox.extend(frame);
+        }
+    }
+
+    fn flush(&mut self) {
+        while !self.outbox.is_empty() {
+            let (front, _) = self.outbox.as_slices();
+            match self.channels.control.write(front) {
+                0 => return,
+                n => drop(self.outbox.drain(..n)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
