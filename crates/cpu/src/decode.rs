@@ -1,6 +1,7 @@
 //! From bytes to blocks: iced-x86 reads the encoding, the instruction table
 //! ([`crate::ops`]) names the handler, [`Build`] fills in the operands.
 
+use arch::regs::Seg;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::cache::Mode;
@@ -40,7 +41,7 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -
     let bits = [16, 32, 64][mode as usize];
     // IP relative to the page: branch targets and RIP-relative addresses come
     // out relative to it too.
-    let mut decoder = Decoder::with_ip(bits, bytes, u64::from(off), DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, bytes, u64::from(off), DecoderOptions::OLD_FPU);
     let mut ops = Vec::new();
     let mut insn = Instruction::default();
     let mut used = 0;
@@ -260,6 +261,11 @@ impl Build<'_> {
         self.op.seg = segment.number() as u8;
         self.op.ea = 0;
         if self.mode == Mode::Bits64 {
+            // Overrides other than FS and GS are ignored (SDM vol. 2A §2.2.1).
+            if !matches!(segment, Register::FS | Register::GS) {
+                let stack = matches!(self.insn.memory_base(), Register::RSP | Register::RBP | Register::ESP | Register::EBP);
+                self.op.seg = if stack { Seg::Ss as u8 } else { Seg::Ds as u8 };
+            }
             if matches!(segment, Register::FS | Register::GS) {
                 self.op.ea |= EA_SEG;
             }

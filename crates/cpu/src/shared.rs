@@ -238,14 +238,7 @@ pub fn send(
 /// *SDM vol. 3A §10.11.1*, `mode` the three bits of the delivery mode
 /// (*§10.11.2*), `level` if level-triggered. False if it was for no processor
 /// or the mode is reserved. From any thread that holds no APIC.
-pub fn deliver(
-    peers: &[Arc<Shared>],
-    dest: u8,
-    logical: bool,
-    mode: u8,
-    vector: u8,
-    level: bool,
-) -> bool {
+pub fn deliver(peers: &[Arc<Shared>], dest: u8, logical: bool, mode: u8, vector: u8, level: bool) -> bool {
     let Some(mode) = Delivery::from_bits(u32::from(mode)) else { return false };
     // No APIC has this number: a device is never the sender that is left out.
     send(peers, u32::MAX, Destination::from_8bit(dest, logical), mode, vector, level)

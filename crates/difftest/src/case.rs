@@ -107,7 +107,8 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn flags(&mut self) {
         let mut flags = self.rng.next() & rflags::STATUS | rflags::FIXED;
-        if self.rng.one_in(64) {
+        // Wide operands: see `differences`, wide-alignment.
+        if self.rng.one_in(64) && memory_bytes(self.insn) <= 8 {
             flags |= rflags::AC;
         }
         if self.rng.one_in(16) {

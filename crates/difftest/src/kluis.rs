@@ -129,6 +129,11 @@ impl Kluis {
                 return Err(Astray::Stuck);
             }
         }
+        // A branch to where nothing can be executed has retired; its target faults.
+        let s = &self.engine.cpu.s;
+        if s.cpl == 3 && !(CODE..CODE + CODE_PAGES * 4096).contains(&s.rip) {
+            self.engine.run(1);
+        }
         self.store()
     }
 

@@ -242,6 +242,8 @@ fn enter(cpu: &mut Cpu, mode: Mode, features: u8, start: u64) {
         cpu.state_changed();
         return;
     }
+    // RESET leaves an LDT over the first 64 KiB.
+    s.ldtr = Segment::default();
     s.tr = Segment { selector: TSS_SELECTOR, attr: Attr::TSS_BUSY, limit: 0x67, base: TSS };
     s.cr0 |= Cr0::PG;
     s.cr3 = PML4;

@@ -122,11 +122,7 @@ fn basic(model: &Model, cx: &Context, leaf: u32, subleaf: u32) -> Registers {
             }
             let count = (1 << package_shift(cx.processors)).min(255);
             let clflush = (system::MONITOR_LINE / 8) as u32;
-            Registers {
-                eax: model.signature,
-                ebx: cx.id << 24 | count << 16 | clflush << 8,
-                ..bits
-            }
+            Registers { eax: model.signature, ebx: cx.id << 24 | count << 16 | clflush << 8, ..bits }
         }
         // "See leaf 4."
         2 => Registers::new(0x00ff_ff01, 0, 0, 0),
@@ -169,9 +165,19 @@ fn caches(model: &Model, cx: &Context, subleaf: u32) -> Registers {
         shared,
     };
     let shapes = if features::is_ice_lake(model) {
-        [cache(1, 1, 12, 48, false), cache(2, 1, 8, 32, false), cache(3, 2, 20, 1280, false), cache(3, 3, 12, 49152, true)]
+        [
+            cache(1, 1, 12, 48, false),
+            cache(2, 1, 8, 32, false),
+            cache(3, 2, 20, 1280, false),
+            cache(3, 3, 12, 49152, true),
+        ]
     } else {
-        [cache(1, 1, 8, 32, false), cache(2, 1, 8, 32, false), cache(3, 2, 4, 256, false), cache(3, 3, 16, 16384, true)]
+        [
+            cache(1, 1, 8, 32, false),
+            cache(2, 1, 8, 32, false),
+            cache(3, 2, 4, 256, false),
+            cache(3, 3, 16, 16384, true),
+        ]
     };
     let Some(shape) = shapes.get(subleaf as usize) else { return Registers::default() };
     let all = ((1u32 << package_shift(cx.processors)) - 1).min(0xfff);
@@ -233,9 +239,7 @@ fn hypervisor(model: &Model, leaf: u32) -> Registers {
             let [ebx, ecx, edx] = words(SIGNATURE);
             Registers::new(TIMING, ebx, ecx, edx)
         }
-        TIMING => {
-            Registers::new((model.tsc_hz / 1000) as u32, (crystal_hz(model) / 1000) as u32, 0, 0)
-        }
+        TIMING => Registers::new((model.tsc_hz / 1000) as u32, (crystal_hz(model) / 1000) as u32, 0, 0),
         _ => Registers::default(),
     }
 }

@@ -67,7 +67,11 @@ fn every_extension_of_a_model_has_its_bit_and_no_other_is_set() {
 fn no_two_extensions_share_a_bit() {
     for (i, a) in BITS.iter().enumerate() {
         for b in &BITS[i + 1..] {
-            assert!((a.leaf, a.register as u8, a.bit) != (b.leaf, b.register as u8, b.bit), "{:?}", a.feature);
+            assert!(
+                (a.leaf, a.register as u8, a.bit) != (b.leaf, b.register as u8, b.bit),
+                "{:?}",
+                a.feature
+            );
         }
     }
 }

@@ -48,10 +48,8 @@ impl Cpu {
         }
         let gate = self.read_system::<u64>(self.wrap_la(self.s.idtr.base.wrapping_add(at)))?;
         let kind = gate >> 40 & 0x1f;
-        let known = matches!(
-            kind,
-            kind::TASK | kind::INTERRUPT16 | kind::TRAP16 | kind::INTERRUPT32 | kind::TRAP32
-        );
+        let known =
+            matches!(kind, kind::TASK | kind::INTERRUPT16 | kind::TRAP16 | kind::INTERRUPT32 | kind::TRAP32);
         let dpl = (gate >> 45 & 3) as u8;
         if !known || event.source == Source::Software && dpl < self.s.cpl {
             return Err(Exception::gp(gate_error));

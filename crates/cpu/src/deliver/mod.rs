@@ -98,6 +98,11 @@ impl Cpu {
             }
             let before = class(now.vector);
             let Err(next) = self.deliver_exception(now) else { return };
+            if next.vector == Vector::PageFault {
+                // CR2 is of the last page fault, also if it becomes a double
+                // fault: handlers of stack overflows go by it.
+                self.s.cr2 = self.fault_addr;
+            }
             match combine(before, next) {
                 Some(exception) => now = exception,
                 None => {
@@ -165,13 +170,8 @@ impl Cpu {
     }
 
     fn deliver_external(&mut self, vector: u8) {
-        let event = Event {
-            vector,
-            error: None,
-            source: Source::Hardware,
-            rip: self.s.rip,
-            rflags: self.s.rflags(),
-        };
+        let event =
+            Event { vector, error: None, source: Source::Hardware, rip: self.s.rip, rflags: self.s.rflags() };
         if let Err(fault) = self.deliver(event) {
             self.raise(fault);
         }

@@ -10,9 +10,7 @@ impl Cpu {
     /// RESET: as after power-up. The bootstrap processor (number 0) begins at
     /// the reset vector, the others wait for a start-up interrupt.
     pub fn reset(&mut self) {
-        let tsc_adjust = 0;
         self.s = State::reset();
-        self.s.msr.tsc_adjust = tsc_adjust;
         self.power_up();
         lock(&self.shared.apic).reset();
         self.after_reset();

@@ -105,7 +105,7 @@ fn kernel(code: &[u8]) -> Engine {
     for vector in 0..256 {
         let dpl = if matches!(vector, 3 | 4 | 0x80) { 3 } else { 0 };
         set_gate(&ram, vector, gate(handler(vector), CODE0, 0, 14, dpl));
-        ram.write(handler(vector), &[0xf4]);
+        ram.write(handler(vector), &[0xf4, 0xf4]);
     }
     ram.write(KERNEL, code);
 
@@ -328,12 +328,12 @@ fn iretq_returns_to_user_mode() {
 fn iretq_refuses_bad_frames() {
     let good = [USER, u64::from(CODE3), rflags::FIXED, USER_STACK, u64::from(DATA3)];
     let cases: [(usize, u64, u64, u64); 7] = [
-        (0, 1 << 47, 13, 0),                                // RIP not canonical
-        (1, 0, 13, 0),                                      // CS null
-        (1, u64::from(DATA3), 13, u64::from(DATA3 & !3)),   // CS not code
-        (1, 0x58 | 3, 13, 0x58),                            // beyond the GDT
-        (4, 0, 13, 0),                                      // SS null at CPL 3
-        (4, u64::from(DATA0), 13, u64::from(DATA0)),        // SS.RPL ≠ CPL
+        (0, 1 << 47, 13, 0),                                   // RIP not canonical
+        (1, 0, 13, 0),                                         // CS null
+        (1, u64::from(DATA3), 13, u64::from(DATA3 & !3)),      // CS not code
+        (1, 0x58 | 3, 13, 0x58),                               // beyond the GDT
+        (4, 0, 13, 0),                                         // SS null at CPL 3
+        (4, u64::from(DATA0), 13, u64::from(DATA0)),           // SS.RPL ≠ CPL
         (1, u64::from(CODE3 & !3), 13, u64::from(CODE3 & !3)), // RPL ≠ DPL
     ];
     for (which, value, vector, error) in cases {
@@ -433,7 +433,7 @@ fn sysenter_and_sysexit_round_trip() {
     assert_eq!(run(&mut engine), handler(6));
     let [rip, cs, flags, rsp, ss] = frame(&engine);
     assert_eq!((rip, rsp), (USER + 2, USER_STACK - 64));
-    assert_eq!((cs as u16, ss as u16), (CODE0 + 32 | 3, CODE0 + 40 | 3));
+    assert_eq!((cs as u16, ss as u16), ((CODE0 + 32) | 3, (CODE0 + 40) | 3));
     assert_eq!(flags & rflags::IF, 0, "SYSENTER clears IF and SYSEXIT leaves it");
 }
 
@@ -554,7 +554,11 @@ fn nmi_wakes_and_blocks() {
     assert!(engine.cpu.nmi_blocked);
     engine.cpu.shared.request(request::NMI);
     engine.cpu.activity = Activity::Active;
-    assert_eq!(run(&mut engine), handler(2) + 1 - 1 + 0, "stays in the handler's HLT");
+    assert_eq!(run(&mut engine), handler(2) + 1, "goes on in the handler");
+    // IRETQ at the end of the handler lets the second in.
+    engine.cpu.ram.write(handler(2) + 2, &[0x48, 0xcf]);
+    engine.cpu.activity = Activity::Active;
+    assert_eq!(run(&mut engine), handler(2));
 }
 
 /// *SDM vol. 3A §4.6, vol. 1 §3.3.7.1*: access through a non-canonical address.
@@ -572,9 +576,14 @@ fn non_canonical_addresses_fault_by_segment() {
 #[test]
 fn segment_loads_are_checked() {
     // mov ds, ax; hlt
-    for (selector, fault) in
-        [(0u16, None), (3, None), (DATA0, None), (ABSENT, Some(11)), (TSS_SELECTOR, Some(13)), (0x58, Some(13))]
-    {
+    for (selector, fault) in [
+        (0u16, None),
+        (3, None),
+        (DATA0, None),
+        (ABSENT, Some(11)),
+        (TSS_SELECTOR, Some(13)),
+        (0x58, Some(13)),
+    ] {
         let mut engine = kernel(&[0x8e, 0xd8, 0xf4]);
         engine.cpu.s.regs.set(gpr::RAX, u64::from(selector));
         let at = run(&mut engine);
@@ -600,14 +609,14 @@ fn segment_loads_are_checked() {
 fn control_registers_refuse_reserved_bits_and_transitions() {
     // (instruction, RAX): mov crN, rax
     let cases: [(u8, u64); 8] = [
-        (0xc0, 1 << 32),                                    // CR0 upper half
-        (0xc0, 1 << 31),                                    // PG without PE
-        (0xc0, 1 << 31 | 1 | 1 << 29),                      // NW without CD
-        (0xc0, 1),                                          // PG cleared in 64-bit mode
-        (0xe0, 1 << 12 | 1 << 5),                           // CR4.LA57 on a model without it
-        (0xe0, 0),                                          // PAE cleared
-        (0xd8, 1 << 46),                                    // CR3 beyond MAXPHYADDR
-        (0xd8, 1 << 63),                                    // bit 63 without PCIDE
+        (0xc0, 1 << 32),               // CR0 upper half
+        (0xc0, 1 << 31),               // PG without PE
+        (0xc0, 1 << 31 | 1 | 1 << 29), // NW without CD
+        (0xc0, 1),                     // PG cleared in 64-bit mode
+        (0xe0, 1 << 12 | 1 << 5),      // CR4.LA57 on a model without it
+        (0xe0, 0),                     // PAE cleared
+        (0xd8, 1 << 46),               // CR3 beyond MAXPHYADDR
+        (0xd8, 1 << 63),               // bit 63 without PCIDE
     ];
     for (modrm, value) in cases {
         let mut engine = kernel(&[0x0f, 0x22, modrm, 0xf4]);
@@ -631,8 +640,7 @@ fn control_registers_refuse_reserved_bits_and_transitions() {
 #[test]
 fn translations_change_after_invlpg() {
     // mov rax, [rbx]; mov [rcx], rdx; invlpg [rbx]; mov rsi, [rbx]; hlt
-    let code =
-        [0x48, 0x8b, 0x03, 0x48, 0x89, 0x11, 0x0f, 0x01, 0x3b, 0x48, 0x8b, 0x33, 0xf4];
+    let code = [0x48, 0x8b, 0x03, 0x48, 0x89, 0x11, 0x0f, 0x01, 0x3b, 0x48, 0x8b, 0x33, 0xf4];
     let mut engine = kernel(&code);
     let cpu = &mut engine.cpu;
     write64(&cpu.ram, 0x3020, 0x40_0000 | pte::P | pte::W | pte::PS);
@@ -651,8 +659,9 @@ fn translations_change_after_invlpg() {
 fn ports_need_permission() {
     let code = [0xec, 0x0f, 0x0b]; // in al, dx; ud2
     let mut engine = user(&code);
+    engine.cpu.ram.write(TSS + 102, &[0xff, 0xff]);
     engine.cpu.s.regs.set(gpr::RDX, 0x60);
-    assert_eq!(run(&mut engine), handler(13), "the TSS has no map");
+    assert_eq!(run(&mut engine), handler(13), "the map lies beyond the TSS's limit");
     for (bit, vector) in [(0u8, 6), (1, 13)] {
         let mut engine = user(&code);
         let cpu = &mut engine.cpu;
@@ -705,6 +714,7 @@ fn bases_are_swapped_and_checked() {
 #[test]
 fn start_up_leads_to_64_bit_mode() {
     let mut engine = bare(1);
+    engine.cpu.reset();
     let ram = engine.cpu.ram.clone();
     assert_eq!(engine.cpu.activity, Activity::WaitForSipi);
     assert_eq!(engine.run(10), Exit::Idle);
@@ -743,9 +753,12 @@ fn start_up_leads_to_64_bit_mode() {
     let shared = engine.cpu.shared.clone();
     let peers: Arc<[Arc<Shared>]> = vec![shared].into();
     use crate::apic::{Delivery, Destination};
-    for (mode, vector) in [(Delivery::Init, 0), (Delivery::StartUp, 9)] {
+    let send = |mode, vector| {
         assert!(crate::shared::send(&peers, 0, Destination::Physical(1), mode, vector, false));
-    }
+    };
+    send(Delivery::Init, 0);
+    assert_eq!(engine.run(10), Exit::Idle);
+    send(Delivery::StartUp, 9);
     assert_eq!(run(&mut engine), 0x909a);
     let s = &engine.cpu.s;
     assert!(s.long64());
@@ -790,9 +803,7 @@ fn protected_mode_gates_switch_stacks() {
     let mut engine = bare(0);
     let cpu = &mut engine.cpu;
     let ram = cpu.ram.clone();
-    for (selector, attr) in
-        [(8, 0x00c0_9b00), (16, 0x00c0_9300), (24, 0x00c0_fb00), (32, 0x00c0_f300)]
-    {
+    for (selector, attr) in [(8, 0x00c0_9b00), (16, 0x00c0_9300), (24, 0x00c0_fb00), (32, 0x00c0_f300)] {
         write64(&ram, GDT + selector, Descriptor::new(0, 0xf_ffff, Attr(attr)).0);
     }
     write64(&ram, IDT + 0x80 * 8, 0x0000_ee00_0008_8000);
@@ -867,4 +878,135 @@ fn messages_go_to_the_processor_named() {
     assert!(!crate::shared::deliver(&peers, 0, false, 3, 0x33, false), "reserved mode");
     let pending = |i: usize| peers[i].pending.load(std::sync::atomic::Ordering::SeqCst);
     assert_eq!([pending(0), pending(1), pending(2)], [0, 0, request::INTERRUPT]);
+}
+
+/// *SDM vol. 2A LAR, LSL; vol. 2B VERR*: what may be seen of a descriptor.
+#[test]
+fn descriptors_are_inspected_by_privilege() {
+    // lar rbx, eax; setz cl; lsl rdx, eax; setz ch; verr ax; setz sil; ud2
+    let code = [
+        0x0f, 0x02, 0xd8, 0x0f, 0x94, 0xc1, 0x48, 0x0f, 0x03, 0xd0, 0x0f, 0x94, 0xc5, 0x0f, 0x00, 0xe0, 0x40,
+        0x0f, 0x94, 0xc6, 0x0f, 0x0b,
+    ];
+    // Selector; visible to LAR and LSL, to VERR.
+    for (selector, seen, readable) in [
+        (DATA3, true, true),
+        (CODE3, true, true),
+        (DATA0, false, false),
+        (TSS_SELECTOR, false, false),
+        (0, false, false),
+        (0x58, false, false),
+    ] {
+        let mut engine = user(&code);
+        engine.cpu.s.regs.set(gpr::RAX, u64::from(selector));
+        engine.cpu.s.regs.set(gpr::RBX, 7);
+        assert_eq!(run(&mut engine), handler(6));
+        let regs = &engine.cpu.s.regs;
+        let flags = (regs.get(gpr::RCX) as u8, (regs.get(gpr::RCX) >> 8) as u8, regs.get(gpr::RSI) as u8);
+        assert_eq!(flags, (u8::from(seen), u8::from(seen), u8::from(readable)), "{selector:x}");
+        if selector == DATA3 {
+            assert_eq!((regs.get(gpr::RBX), regs.get(gpr::RDX)), (0x00cf_f300, 0xffff_ffff));
+        } else if !seen {
+            assert_eq!(regs.get(gpr::RBX), 7);
+        }
+    }
+}
+
+/// *SDM vol. 2A LTR; vol. 3A §7.2.2, §7.2.3*: the busy bit, and a busy TSS is refused.
+#[test]
+fn ltr_marks_the_tss_busy() {
+    let mut engine = kernel(&[0x0f, 0x00, 0xd8, 0x0f, 0x00, 0xd8]); // ltr ax; ltr ax
+    engine.cpu.s.regs.set(gpr::RAX, u64::from(TSS_SELECTOR));
+    engine.cpu.s.tr = Segment::default();
+    assert_eq!(run(&mut engine), handler(13));
+    let [error, rip, ..] = frame::<6>(&engine);
+    assert_eq!((error, rip), (u64::from(TSS_SELECTOR), KERNEL + 3));
+    assert_eq!((engine.cpu.s.tr.base, engine.cpu.s.tr.attr), (TSS, Attr::TSS_BUSY));
+    assert_eq!(read64(&engine.cpu.ram, GDT + 0x30) >> 40 & 0xff, 0x8b);
+}
+
+/// *SDM vol. 2B SGDT, SIDT; vol. 3A §2.5 (CR4.UMIP)*.
+#[test]
+fn table_registers_are_stored_unless_umip() {
+    let code = [0x0f, 0x01, 0x03, 0x0f, 0x0b]; // sgdt [rbx]; ud2
+    let mut engine = user(&code);
+    engine.cpu.s.regs.set(gpr::RBX, USER + 0x800);
+    assert_eq!(run(&mut engine), handler(6));
+    let mut bytes = [0; 10];
+    engine.cpu.ram.read(USER + 0x800, &mut bytes);
+    assert_eq!(bytes, [0x57, 0, 0, 0x50, 0, 0, 0, 0, 0, 0]);
+    let mut engine = user(&code);
+    engine.cpu.s.cr4 |= Cr4::UMIP;
+    assert_eq!(run(&mut engine), handler(13));
+}
+
+/// *SDM vol. 2A INVPCID*: types, reserved bits, PCIDs without CR4.PCIDE.
+#[test]
+fn invpcid_checks_its_descriptor() {
+    let cases: [(u64, u64, u64, bool); 6] = [
+        (0, 0, 0x1000, true),
+        (0, 0, 1 << 47, false),
+        (0, 1, 0, false),
+        (1, 1 << 12, 0, false),
+        (3, 0, 0, true),
+        (4, 0, 0, false),
+    ];
+    for (kind, pcid, address, good) in cases {
+        let mut engine = kernel(&[0x66, 0x0f, 0x38, 0x82, 0x03, 0xf4]); // invpcid rax, [rbx]
+        write64(&engine.cpu.ram, 0x4000, pcid);
+        write64(&engine.cpu.ram, 0x4008, address);
+        engine.cpu.s.regs.set(gpr::RAX, kind);
+        engine.cpu.s.regs.set(gpr::RBX, 0x4000);
+        assert_eq!(
+            run(&mut engine),
+            if good { KERNEL + 5 } else { handler(13) },
+            "{kind} {pcid} {address:x}"
+        );
+    }
+}
+
+/// *SDM vol. 2B RDRAND, RDTSCP; vol. 3A §2.5 (CR4.TSD)*.
+#[test]
+fn numbers_are_random_and_time_passes() {
+    // rdrand rbx; rdrand rsi; rdtscp; hlt
+    let mut engine = kernel(&[0x48, 0x0f, 0xc7, 0xf3, 0x48, 0x0f, 0xc7, 0xf6, 0x0f, 0x01, 0xf9, 0xf4]);
+    engine.cpu.s.msr.tsc_aux = 77;
+    engine.cpu.s.flags.set_all(rflags::STATUS);
+    assert_eq!(run(&mut engine), KERNEL + 11);
+    let s = &engine.cpu.s;
+    assert_ne!(s.regs.get(gpr::RBX), s.regs.get(gpr::RSI));
+    assert_eq!(s.flags.get(), rflags::CF);
+    assert_eq!(s.regs.get(gpr::RCX), 77);
+    let mut engine = user(&[0x0f, 0x31]);
+    engine.cpu.s.cr4 |= Cr4::TSD;
+    assert_eq!(run(&mut engine), handler(13));
+}
+
+/// *SDM vol. 2A INS*: REP INS fills memory and stops exactly at a page that faults.
+#[test]
+fn rep_ins_restarts_where_it_faulted() {
+    let mut engine = kernel(&[0xf3, 0x6c, 0xf4]); // rep insb; hlt
+    let regs = &mut engine.cpu.s.regs;
+    regs.set(gpr::RDI, HOLE - 100);
+    regs.set(gpr::RCX, 300);
+    regs.set(gpr::RDX, 0x300);
+    write64(&engine.cpu.ram, 0x3018, READ_ONLY | pte::P | pte::W | pte::PS);
+    assert_eq!(run(&mut engine), handler(14));
+    let regs = &engine.cpu.s.regs;
+    assert_eq!((regs.get(gpr::RDI), regs.get(gpr::RCX)), (HOLE, 200));
+    assert_eq!(engine.cpu.s.cr2, HOLE);
+    let mut last = [0; 2];
+    engine.cpu.ram.read(HOLE - 101, &mut last);
+    assert_eq!(last, [0, 0xff]);
+}
+
+/// *SDM vol. 2B MONITOR, MWAIT*: CPL 0, and a changed line ends the wait at once.
+#[test]
+fn mwait_always_ends() {
+    // monitor; mwait; hlt
+    let mut engine = kernel(&[0x0f, 0x01, 0xc8, 0x0f, 0x01, 0xc9, 0xf4]);
+    engine.cpu.s.regs.set(gpr::RAX, 0x4000);
+    assert_eq!(run(&mut engine), KERNEL + 6);
+    let mut engine = user(&[0x0f, 0x01, 0xc8]);
+    assert_eq!(run(&mut engine), handler(6));
 }

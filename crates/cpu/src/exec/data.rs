@@ -11,7 +11,7 @@ use super::{by_wide_width, by_width};
 use crate::Cpu;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
-use crate::ops::{Group, Row};
+use crate::ops::{Gate, Group, Row};
 
 type Ran = Result<Flow, Exception>;
 
@@ -581,7 +581,8 @@ const SETCC: &str = "SETcc—Set Byte on Condition";
 /// This file's part of the instruction table.
 pub(super) const ROWS: &[Row] = &[
     // MOV to SS, CR and DR changes more than data; those handlers end blocks themselves.
-    data(M::Mov, "MOV—Move", mov),
+    // Its forms for control and debug registers are for CPL 0.
+    data(M::Mov, "MOV—Move", mov).gate(Gate::Control),
     data(M::Movzx, "MOVZX—Move With Zero-Extend", extend::<false>),
     data(M::Movsx, "MOVSX/MOVSXD—Move With Sign-Extension", extend::<true>),
     data(M::Movsxd, "MOVSX/MOVSXD—Move With Sign-Extension", extend::<true>),

@@ -27,9 +27,11 @@ fn piece(cpu: &Cpu, op: &Op, offset: u64, n: u64, write: bool) -> Result<u64, Ex
     cpu.ea(&at, n, write)
 }
 
-/// The area must be aligned.
-fn aligned(cpu: &Cpu, op: &Op, alignment: u64, write: bool) -> Result<(), Exception> {
-    if cpu.ea(op, 1, write)? & (alignment - 1) != 0 { Err(Exception::GP0) } else { Ok(()) }
+/// The area must be canonical, then aligned.
+fn aligned(cpu: &mut Cpu, op: &Op, alignment: u64, write: bool) -> Result<u64, Exception> {
+    let la = cpu.ea(op, 1, write)?;
+    cpu.check(la, 1, op.seg)?;
+    if la & (alignment - 1) != 0 { Err(Exception::GP0) } else { Ok(la) }
 }
 
 /// Writes an area, all of it or nothing.
@@ -51,7 +53,7 @@ fn read(cpu: &mut Cpu, op: &Op, offset: usize, buf: &mut [u8]) -> Result<(), Exc
     cpu.read_bytes(la, buf, op.seg)
 }
 
-fn fx_checks(cpu: &Cpu, op: &Op, write: bool) -> Result<(), Exception> {
+fn fx_checks(cpu: &mut Cpu, op: &Op, write: bool) -> Result<u64, Exception> {
     if cpu.s.cr0.intersects(Cr0::EM | Cr0::TS) {
         return Err(Exception::NM);
     }
@@ -59,7 +61,9 @@ fn fx_checks(cpu: &Cpu, op: &Op, write: bool) -> Result<(), Exception> {
 }
 
 fn fxsave<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
-    fx_checks(cpu, op, true)?;
+    // The whole image is checked, though its last bytes are not written.
+    let la = fx_checks(cpu, op, true)?;
+    cpu.probe_write(la, LEGACY_SIZE as u64, op.seg)?;
     let area = cpu.s.fxsave_area(WIDE, cpu.s.cr4.contains(Cr4::OSFXSR));
     write(cpu, op, &area)?;
     Ok(Flow::Next)
@@ -75,7 +79,7 @@ fn fxrstor<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 /// `#UD`, `#NM`, alignment; then RFBM: what EDX:EAX asks for of what XCR0 enables.
-fn x_checks(cpu: &Cpu, op: &Op, write: bool) -> Result<Xcr0, Exception> {
+fn x_checks(cpu: &mut Cpu, op: &Op, write: bool) -> Result<Xcr0, Exception> {
     if !cpu.s.cr4.contains(Cr4::OSXSAVE) {
         return Err(Exception::UD);
     }

@@ -68,45 +68,74 @@ const TABLE: &[Entry] = &[
     one(n::APIC_BASE, read_apic, write_apic),
     // Locked, with nothing enabled.
     one(n::FEATURE_CONTROL, |_, _| Ok(1), refuse),
-    one(n::TSC_ADJUST, |cpu, _| Ok(cpu.s.msr.tsc_adjust), |cpu, _, value| {
-        cpu.s.msr.tsc_adjust = value;
-        Ok(())
-    }),
+    one(
+        n::TSC_ADJUST,
+        |cpu, _| Ok(cpu.s.msr.tsc_adjust),
+        |cpu, _, value| {
+            cpu.s.msr.tsc_adjust = value;
+            Ok(())
+        },
+    ),
     one(n::SPEC_CTRL, |cpu, _| Ok(cpu.s.msr.spec_ctrl), write_spec_ctrl),
     // IBPB.
     one(n::PRED_CMD, no_read, |_, _, value| allow(value, 1)),
     one(n::BIOS_UPDT_TRIG, no_read, |_, _, _| Ok(())),
-    one(n::BIOS_SIGN_ID, |cpu, _| Ok(cpu.s.msr.microcode), |cpu, _, value| {
-        cpu.s.msr.microcode = value;
-        Ok(())
-    }),
+    one(
+        n::BIOS_SIGN_ID,
+        |cpu, _| Ok(cpu.s.msr.microcode),
+        |cpu, _, value| {
+            cpu.s.msr.microcode = value;
+            Ok(())
+        },
+    ),
     one(n::PLATFORM_INFO, read_platform_info, refuse),
     one(n::MTRR_CAP, |_, _| Ok(mtrr::CAP), refuse),
     one(n::ARCH_CAPABILITIES, |_, _| Ok(ARCH_CAPABILITIES), refuse),
-    one(n::SYSENTER_CS, |cpu, _| Ok(cpu.s.msr.sysenter_cs), |cpu, _, value| {
-        cpu.s.msr.sysenter_cs = value & 0xffff_ffff;
-        Ok(())
-    }),
-    one(n::SYSENTER_ESP, |cpu, _| Ok(cpu.s.msr.sysenter_esp), |cpu, _, value| {
-        cpu.s.msr.sysenter_esp = canonical(value)?;
-        Ok(())
-    }),
-    one(n::SYSENTER_EIP, |cpu, _| Ok(cpu.s.msr.sysenter_eip), |cpu, _, value| {
-        cpu.s.msr.sysenter_eip = canonical(value)?;
-        Ok(())
-    }),
+    one(
+        n::SYSENTER_CS,
+        |cpu, _| Ok(cpu.s.msr.sysenter_cs),
+        |cpu, _, value| {
+            cpu.s.msr.sysenter_cs = value & 0xffff_ffff;
+            Ok(())
+        },
+    ),
+    one(
+        n::SYSENTER_ESP,
+        |cpu, _| Ok(cpu.s.msr.sysenter_esp),
+        |cpu, _, value| {
+            cpu.s.msr.sysenter_esp = canonical(value)?;
+            Ok(())
+        },
+    ),
+    one(
+        n::SYSENTER_EIP,
+        |cpu, _| Ok(cpu.s.msr.sysenter_eip),
+        |cpu, _, value| {
+            cpu.s.msr.sysenter_eip = canonical(value)?;
+            Ok(())
+        },
+    ),
     // No banks.
     one(n::MCG_CAP, zero, refuse),
-    one(n::MCG_STATUS, |cpu, _| Ok(cpu.s.msr.mcg_status), |cpu, _, value| {
-        allow(value, 7)?;
-        cpu.s.msr.mcg_status = value;
-        Ok(())
-    }),
+    one(
+        n::MCG_STATUS,
+        |cpu, _| Ok(cpu.s.msr.mcg_status),
+        |cpu, _, value| {
+            allow(value, 7)?;
+            cpu.s.msr.mcg_status = value;
+            Ok(())
+        },
+    ),
     one(n::MISC_ENABLE, |cpu, _| Ok(cpu.s.msr.misc_enable), write_misc_enable),
     // There is no last-branch recording and no branch stepping: the two bits
     // that software may try do nothing and read as zero.
     one(n::DEBUGCTL, zero, |_, _, value| allow(value, 3)),
-    range(n::MTRR_PHYSBASE0, n::MTRR_PHYSBASE0 + mtrr::VARIABLE * 2 - 1, mtrr::read_variable, mtrr::write_variable),
+    range(
+        n::MTRR_PHYSBASE0,
+        n::MTRR_PHYSBASE0 + mtrr::VARIABLE * 2 - 1,
+        mtrr::read_variable,
+        mtrr::write_variable,
+    ),
     one(n::MTRR_FIX64K_00000, mtrr::read_fixed, mtrr::write_fixed),
     range(n::MTRR_FIX16K_80000, n::MTRR_FIX16K_A0000, mtrr::read_fixed, mtrr::write_fixed),
     range(n::MTRR_FIX4K_C0000, n::MTRR_FIX4K_F8000, mtrr::read_fixed, mtrr::write_fixed),
@@ -115,40 +144,72 @@ const TABLE: &[Entry] = &[
     one(n::TSC_DEADLINE, read_apic, write_apic),
     range(n::X2APIC_FIRST, n::X2APIC_LAST, read_apic, write_apic),
     one(n::EFER, |cpu, _| Ok(cpu.s.efer.bits()), write_efer),
-    one(n::STAR, |cpu, _| Ok(cpu.s.msr.star), |cpu, _, value| {
-        cpu.s.msr.star = value;
-        Ok(())
-    }),
-    one(n::LSTAR, |cpu, _| Ok(cpu.s.msr.lstar), |cpu, _, value| {
-        cpu.s.msr.lstar = canonical(value)?;
-        Ok(())
-    }),
-    one(n::CSTAR, |cpu, _| Ok(cpu.s.msr.cstar), |cpu, _, value| {
-        cpu.s.msr.cstar = canonical(value)?;
-        Ok(())
-    }),
-    one(n::SFMASK, |cpu, _| Ok(cpu.s.msr.sfmask), |cpu, _, value| {
-        allow(value, 0xffff_ffff)?;
-        cpu.s.msr.sfmask = value;
-        Ok(())
-    }),
-    one(n::FS_BASE, |cpu, _| Ok(cpu.s.seg[Seg::Fs as usize].base), |cpu, _, value| {
-        cpu.s.seg[Seg::Fs as usize].base = canonical(value)?;
-        Ok(())
-    }),
-    one(n::GS_BASE, |cpu, _| Ok(cpu.s.seg[Seg::Gs as usize].base), |cpu, _, value| {
-        cpu.s.seg[Seg::Gs as usize].base = canonical(value)?;
-        Ok(())
-    }),
-    one(n::KERNEL_GS_BASE, |cpu, _| Ok(cpu.s.msr.kernel_gs_base), |cpu, _, value| {
-        cpu.s.msr.kernel_gs_base = canonical(value)?;
-        Ok(())
-    }),
-    one(n::TSC_AUX, |cpu, _| Ok(cpu.s.msr.tsc_aux), |cpu, _, value| {
-        allow(value, 0xffff_ffff)?;
-        cpu.s.msr.tsc_aux = value;
-        Ok(())
-    }),
+    one(
+        n::STAR,
+        |cpu, _| Ok(cpu.s.msr.star),
+        |cpu, _, value| {
+            cpu.s.msr.star = value;
+            Ok(())
+        },
+    ),
+    one(
+        n::LSTAR,
+        |cpu, _| Ok(cpu.s.msr.lstar),
+        |cpu, _, value| {
+            cpu.s.msr.lstar = canonical(value)?;
+            Ok(())
+        },
+    ),
+    one(
+        n::CSTAR,
+        |cpu, _| Ok(cpu.s.msr.cstar),
+        |cpu, _, value| {
+            cpu.s.msr.cstar = canonical(value)?;
+            Ok(())
+        },
+    ),
+    one(
+        n::SFMASK,
+        |cpu, _| Ok(cpu.s.msr.sfmask),
+        |cpu, _, value| {
+            allow(value, 0xffff_ffff)?;
+            cpu.s.msr.sfmask = value;
+            Ok(())
+        },
+    ),
+    one(
+        n::FS_BASE,
+        |cpu, _| Ok(cpu.s.seg[Seg::Fs as usize].base),
+        |cpu, _, value| {
+            cpu.s.seg[Seg::Fs as usize].base = canonical(value)?;
+            Ok(())
+        },
+    ),
+    one(
+        n::GS_BASE,
+        |cpu, _| Ok(cpu.s.seg[Seg::Gs as usize].base),
+        |cpu, _, value| {
+            cpu.s.seg[Seg::Gs as usize].base = canonical(value)?;
+            Ok(())
+        },
+    ),
+    one(
+        n::KERNEL_GS_BASE,
+        |cpu, _| Ok(cpu.s.msr.kernel_gs_base),
+        |cpu, _, value| {
+            cpu.s.msr.kernel_gs_base = canonical(value)?;
+            Ok(())
+        },
+    ),
+    one(
+        n::TSC_AUX,
+        |cpu, _| Ok(cpu.s.msr.tsc_aux),
+        |cpu, _, value| {
+            allow(value, 0xffff_ffff)?;
+            cpu.s.msr.tsc_aux = value;
+            Ok(())
+        },
+    ),
 ];
 
 fn find(number: u32) -> Option<&'static Entry> {

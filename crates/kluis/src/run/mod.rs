@@ -95,7 +95,6 @@ pub(crate) fn main(args: &RunArgs, json: bool) -> Result<u8, Error> {
         ports: if serial { Vec::new() } else { channels.ports() },
         strict: args.strict,
     };
-    let front = Host::new(args.quiet, raw, &plan);
     let start = Instant::now();
     let (running, ports) = machine::start(config).map_err(|e| {
         if let Some(file) = new_file {
@@ -115,7 +114,8 @@ pub(crate) fn main(args: &RunArgs, json: bool) -> Result<u8, Error> {
         console: console.clone(),
         console_out: console.outlet(),
         incoming: channels,
-        front,
+        // only now: what is refused is told in one line
+        front: Host::new(args.quiet, raw, &plan, start),
         events,
         start,
         deadline: args.timeout.map(|t| start + t),
@@ -234,11 +234,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(quiet: bool, wants_raw: bool, plan: &Plan) -> Self {
+    fn new(quiet: bool, wants_raw: bool, plan: &Plan, start: Instant) -> Self {
         let progress = (!quiet && matches!(plan.access, Access::Agent { .. })).then(|| {
             let name = plan.size.map(|s| format!("{}, ", s.name)).unwrap_or_default();
             let cpus = if plan.cpus == 1 { "1 processor".into() } else { format!("{} processors", plan.cpus) };
-            Progress::begin(&format!("{name}{cpus}, {}", units::bytes(plan.memory)))
+            Progress::begin(&format!("{name}{cpus}, {}", units::bytes(plan.memory)), start)
         });
         Self { quiet, wants_raw, raw: None, progress, start_input: None }
     }
@@ -406,6 +406,8 @@ impl Run<'_> {
             outlet.close();
         }
         self.running.stop();
+        self.incoming.stdout.end();
+        self.incoming.stderr.end();
         let stopped = Instant::now();
         if !matches!(end, End::Command(_)) {
             settle(&[&self.incoming.stdout, &self.incoming.stderr]);

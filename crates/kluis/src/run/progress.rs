@@ -13,11 +13,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins to tell of `machine`'s boot.
-    pub(crate) fn begin(machine: &str) -> Self {
+    /// Begins to tell of `machine`'s boot, which began at `start`.
+    pub(crate) fn begin(machine: &str, start: Instant) -> Self {
         let text = format!("Booting Linux ({machine})");
         let bar = if stderr().is_terminal() {
-            let bar = ProgressBar::new_spinner();
+            let bar = ProgressBar::new_spinner().with_elapsed(start.elapsed());
             let elapsed = |state: &ProgressState, out: &mut dyn Write| {
                 let _ = out.write_str(&seconds(state.elapsed()));
             };
@@ -31,7 +31,7 @@ impl Progress {
             eprintln!("{text}");
             None
         };
-        Self { start: Instant::now(), bar }
+        Self { start, bar }
     }
 
     /// The guest is ready.

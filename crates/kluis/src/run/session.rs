@@ -177,7 +177,7 @@ impl<'a> Session<'a> {
             let slow = draining.since.elapsed() > Duration::from_millis(200);
             return Some(if slow { 10 * TICK } else { TICK });
         }
-        (!self.outbox.is_empty()).then_some(TICK)
+        (self.exec.is_none() && !self.outbox.is_empty()).then_some(TICK)
     }
 
     fn handle(&mut self, event: Event) -> Option<End> {
@@ -257,7 +257,9 @@ impl<'a> Session<'a> {
                     return Some(End::Broken("the guest's agent started anew; its command is lost".into()));
                 };
                 self.ready_at = Some(Instant::now());
-                self.outbox.extend(frame);
+                // before whatever there was to be said meanwhile
+                let waiting = std::mem::replace(&mut self.outbox, frame.into());
+                self.outbox.extend(waiting);
                 match self.front.ready() {
                     Ok(()) => {
                         // it may have changed since the frame was made
@@ -365,8 +367,10 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Sends what the control port takes now. Linux drops what comes before
+    /// the agent has the port open.
     fn flush(&mut self) {
-        while !self.outbox.is_empty() {
+        while self.exec.is_none() && !self.outbox.is_empty() {
             let (front, _) = self.outbox.as_slices();
             match self.channels.control.write(front) {
                 0 => return,

@@ -27,12 +27,8 @@ const CR4_BASE: Cr4 = Cr4::TSD
     .union(Cr4::PCIDE)
     .union(Cr4::SMEP);
 /// CR4 bits whose change makes translations void (*SDM vol. 3A §4.10.4.1*).
-const CR4_PAGING: Cr4 = Cr4::PSE
-    .union(Cr4::PAE)
-    .union(Cr4::PGE)
-    .union(Cr4::PCIDE)
-    .union(Cr4::SMEP)
-    .union(Cr4::SMAP);
+const CR4_PAGING: Cr4 =
+    Cr4::PSE.union(Cr4::PAE).union(Cr4::PGE).union(Cr4::PCIDE).union(Cr4::SMEP).union(Cr4::SMAP);
 
 /// CR4 bits of the model; all others are reserved.
 pub(crate) fn cr4_allowed(model: &Model) -> Cr4 {
@@ -73,8 +69,7 @@ impl Cpu {
         let new = (Cr0::from_bits_retain(value) & KNOWN) | Cr0::ET;
         let old = self.s.cr0;
         let changed = old ^ new;
-        if new.contains(Cr0::PG) && !new.contains(Cr0::PE)
-            || new.contains(Cr0::NW) && !new.contains(Cr0::CD)
+        if new.contains(Cr0::PG) && !new.contains(Cr0::PE) || new.contains(Cr0::NW) && !new.contains(Cr0::CD)
         {
             return Err(Exception::GP0);
         }
@@ -106,7 +101,6 @@ impl Cpu {
             && self.s.cr4.contains(Cr4::PAE)
             && !self.s.seg[1].attr.long()
             && !matches!(self.s.tr.attr.kind(), system_type::TSS16 | system_type::TSS16_BUSY);
-        // TR after reset is a 16-bit-typed null segment in some models; here it is a busy 32-bit TSS.
         if entry { Ok(()) } else { Err(Exception::GP0) }
     }
 

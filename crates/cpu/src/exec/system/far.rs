@@ -107,8 +107,7 @@ impl Cpu {
             return Err(gp(selector));
         }
         let (rpl, cpl) = (selector as u8 & 3, self.s.cpl);
-        let allowed =
-            if attr.is_conforming() { attr.dpl() <= cpl } else { rpl <= cpl && attr.dpl() == cpl };
+        let allowed = if attr.is_conforming() { attr.dpl() <= cpl } else { rpl <= cpl && attr.dpl() == cpl };
         if !allowed {
             return Err(gp(selector));
         }

@@ -73,12 +73,9 @@ fn random_build(b: &mut Build<'_>) -> Option<Handler> {
 fn cpuid(cpu: &mut Cpu, _op: &Op) -> Ran {
     let (leaf, subleaf) = (cpu.s.regs.get(gpr::RAX) as u32, cpu.s.regs.get(gpr::RCX) as u32);
     let out = cpu.cpuid(leaf, subleaf);
-    for (register, value) in [
-        (gpr::RAX, out.eax),
-        (gpr::RBX, out.ebx),
-        (gpr::RCX, out.ecx),
-        (gpr::RDX, out.edx),
-    ] {
+    for (register, value) in
+        [(gpr::RAX, out.eax), (gpr::RBX, out.ebx), (gpr::RCX, out.ecx), (gpr::RDX, out.edx)]
+    {
         cpu.s.regs.set(register, u64::from(value));
     }
     Ok(Flow::Next)

@@ -1,10 +1,10 @@
 //! Descriptor-table registers, and instructions that inspect descriptors
 //! (*SDM vol. 3A §2.4, §5.10; vol. 2*).
 
+use arch::Exception;
 use arch::descriptor::{Attr, Descriptor, system_type};
 use arch::paging::is_canonical;
 use arch::regs::{Cr4, rflags};
-use arch::Exception;
 use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 

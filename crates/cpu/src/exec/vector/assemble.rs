@@ -74,6 +74,8 @@ pub(super) fn assemble(insn: &Instruction, needs: Needs) -> Option<Vec<u8>> {
         out.raw(&[0x0f, 0xae, 0x12]); // ldmxcsr [rdx]
         out.land(over)?;
     }
+    // The wide ones last: one register may be an operand of both widths.
+    plan.loads.sort_by_key(|place| matches!(place, Place::Vector { wide: true, .. }));
     for &place in &plan.loads {
         out.load(place)?;
     }

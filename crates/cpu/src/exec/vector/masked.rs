@@ -159,8 +159,9 @@ fn gather<I: Width, D: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
             let la = linear(cpu, op, offset, D::BYTES, false)?;
             let value = cpu.load::<D>(la, op.seg)?;
             set(&mut cpu.s.vec[dst], i, value);
-            set(&mut cpu.s.vec[mask], i, D::truncate(0));
         }
+        // Done with, also if it was not asked for: a fault further on shows it.
+        set(&mut cpu.s.vec[mask], i, D::truncate(0));
     }
     cpu.s.vec[mask] = VectorReg::default();
     let words = (count * D::BYTES as usize).div_ceil(8);

@@ -1,0 +1,139 @@
+//! `kluis run` with kernels of a few instructions: the serial port, how
+//! machines end, what is told about it. No Linux, so no boot to wait for.
+
+mod common;
+
+use common::{ECHO, HANG, RESET, Scratch, TRIPLE_FAULT, kernel, kluis, output, say, text};
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+/// `kluis run` with a kernel of this code.
+fn run(s: &Scratch, code: &[&[u8]]) -> Command {
+    let file = s.file("kernel", kernel(&code.concat()));
+    let mut command = kluis();
+    command.args(["run", "--memory", "64M", "--kernel", &file]);
+    command
+}
+
+#[test]
+fn serial_port_is_standard_output_and_input() {
+    let s = Scratch::new();
+    let out = output(&mut run(&s, &[&say("hi\r\n"), ECHO, RESET]), b"\x00\xff\x1dq and the rest");
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(out.stdout, b"hi\r\n\x00\xff\x1dq");
+    assert_eq!(text(&out.stderr), "");
+}
+
+#[test]
+fn long_input_is_not_lost_in_a_short_fifo() {
+    let s = Scratch::new();
+    let mut input: Vec<u8> = (0..3000u32).map(|i| b'a' + (i % 16) as u8).collect();
+    input.push(b'q');
+    let out = output(&mut run(&s, &[ECHO, RESET]), &input);
+    assert!(out.stdout == input, "{} of {} bytes", out.stdout.len(), input.len());
+}
+
+#[test]
+fn console_goes_to_a_file_as_well() {
+    let s = Scratch::new();
+    let log = s.at("log");
+    let out = output(run(&s, &[&say("one\ntwo"), RESET]).args(["--console", &log]), b"");
+    assert_eq!(out.status.code(), Some(0));
+    assert_eq!(text(&out.stdout), "one\ntwo");
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "one\ntwo");
+}
+
+#[test]
+fn triple_fault_is_reported_with_the_state() {
+    let s = Scratch::new();
+    let out = output(run(&s, &[TRIPLE_FAULT]).arg("--quiet"), b"");
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(125), "{said}");
+    assert!(said.contains("triple fault") && said.contains("rip 0000000000200000"), "{said}");
+}
+
+#[test]
+fn machine_that_ends_before_the_agent_comes_is_a_failure() {
+    let s = Scratch::new();
+    let out = output(run(&s, &[&say("last words\n"), RESET]).args(["--", "true"]), b"");
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(125), "{said}");
+    assert!(said.contains("agent") && said.contains("last words"), "{said}");
+    assert_eq!(text(&out.stdout), "");
+}
+
+#[test]
+fn kernel_panic_is_a_failure() {
+    let s = Scratch::new();
+    let out = output(&mut run(&s, &[&say("Kernel panic - not syncing: no\n"), RESET]), b"");
+    assert_eq!(out.status.code(), Some(125));
+    assert!(text(&out.stderr).contains("panicked"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn timeout_stops_the_machine() {
+    let s = Scratch::new();
+    let out = output(run(&s, &[HANG]).args(["--timeout", "200ms"]), b"");
+    assert_eq!(out.status.code(), Some(124));
+    assert!(text(&out.stderr).contains("--timeout"), "{}", text(&out.stderr));
+    let out = output(run(&s, &[HANG]).args(["--timeout", "200ms", "--quiet", "--", "true"]), b"");
+    assert_eq!((out.status.code(), text(&out.stderr)), (Some(124), String::new()));
+}
+
+#[test]
+fn signal_stops_a_machine_without_a_command() {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let s = Scratch::new();
+        let mut child =
+            run(&s, &[&say("up"), HANG]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut up = [0; 2];
+        child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
+#[test]
+fn closed_standard_output_does_not_stop_the_machine() {
+    let s = Scratch::new();
+    let mut command = run(&s, &[&say(&"x".repeat(2000)), RESET]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn statistics_are_for_people_and_programs() {
+    let s = Scratch::new();
+    let out = output(run(&s, &[&say("x"), RESET]).args(["--stats", "--cpus", "2"]), b"");
+    let said = text(&out.stderr);
+    assert!(said.contains("wall time") && said.contains("processor 1"), "{said}");
+    let out = output(run(&s, &[&say("x"), RESET]).args(["--json", "--cpus", "2"]), b"");
+    let stats: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!(stats["cpus"], 2);
+    assert_eq!(stats["model"], "xeon-e-2288g");
+    assert_eq!(stats["memory"], 64 << 20);
+    assert_eq!(stats["exit_code"], 0);
+    assert_eq!(stats["end"]["kind"], "machine");
+    let retired = stats["retired"].as_array().unwrap();
+    // mov, mov, out and the reset's seven; the second processor was never started
+    assert!(retired[0].as_u64().unwrap() >= 9, "{stats}");
+    assert_eq!(retired[1], 0);
+}
+
+#[test]
+fn greatest_size_starts_on_any_host() {
+    let s = Scratch::new();
+    let file = s.file("kernel", kernel(&[&say("big"), RESET].concat()));
+    let out = output(kluis().args(["run", "--size", "Standard_DC48s_v3", "--kernel", &file]), b"");
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stdout), "big");
+}
+
+#[test]
+fn instruction_that_does_not_exist_stops_a_strict_machine() {
+    let s = Scratch::new();
+    // VMCALL is none of this machine's instructions
+    let out = output(run(&s, &[&[0x0f, 0x01, 0xc1], HANG]).args(["--strict", "--timeout", "60s"]), b"");
+    assert_eq!(out.status.code(), Some(125), "{}", text(&out.stderr));
+}
