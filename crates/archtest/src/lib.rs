@@ -134,7 +134,7 @@ impl World {
             let at = PT + table * 0x1000;
             self.write64(0xa000 + table * 8, at | flags);
             for page in 0..512 {
-                self.write64(at + page * 8, (table << 21) + (page << 12) | flags);
+                self.write64(at + page * 8, table << 21 | page << 12 | flags);
             }
         }
         for n in 0..256u64 {

@@ -40,7 +40,7 @@ fn sdm_allows(user: bool, access: usize, page: u64, wp: bool, smep: bool, smap: 
         (false, 1) => (!smap || ac) && (!wp || w),
         // "If IA32_EFER.NXE = 1 … XD"; "If CR4.SMEP = 1 … may not be fetched
         // from any user-mode address".
-        (false, _) => !nx && !(u && smep),
+        (false, _) => !(nx || u && smep),
     }
 }
 

@@ -96,6 +96,7 @@ type Map<V> = HashMap<u64, V, BuildHasherDefault<U64Hasher>>;
 const MAX_BLOCKS: usize = 1 << 18;
 
 /// The code cache of one processor.
+#[derive(Default)]
 pub struct Cache {
     blocks: Vec<Option<Box<Block>>>,
     free: Vec<BlockId>,
@@ -103,18 +104,6 @@ pub struct Cache {
     by_page: Map<Vec<BlockId>>,
     /// Pages other processors may still write unnoticed, with the epoch they must reach.
     unconfirmed: Map<u64>,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Cache {
-            blocks: Vec::new(),
-            free: Vec::new(),
-            index: Map::default(),
-            by_page: Map::default(),
-            unconfirmed: Map::default(),
-        }
-    }
 }
 
 impl Cache {

@@ -263,7 +263,10 @@ impl Build<'_> {
         if self.mode == Mode::Bits64 {
             // Overrides other than FS and GS are ignored (SDM vol. 2A §2.2.1).
             if !matches!(segment, Register::FS | Register::GS) {
-                let stack = matches!(self.insn.memory_base(), Register::RSP | Register::RBP | Register::ESP | Register::EBP);
+                let stack = matches!(
+                    self.insn.memory_base(),
+                    Register::RSP | Register::RBP | Register::ESP | Register::EBP
+                );
                 self.op.seg = if stack { Seg::Ss as u8 } else { Seg::Ds as u8 };
             }
             if matches!(segment, Register::FS | Register::GS) {

@@ -164,11 +164,12 @@ impl Engine {
             cpu.deliver_nmi();
             return None;
         }
-        if cpu.s.rflags & rflags::IF != 0 && cpu.activity != Activity::Shutdown {
-            if let Some(vector) = cpu.acknowledge_interrupt() {
-                cpu.activity = Activity::Active;
-                cpu.deliver_interrupt(vector);
-            }
+        if cpu.s.rflags & rflags::IF != 0
+            && cpu.activity != Activity::Shutdown
+            && let Some(vector) = cpu.acknowledge_interrupt()
+        {
+            cpu.activity = Activity::Active;
+            cpu.deliver_interrupt(vector);
         }
         None
     }

@@ -16,7 +16,6 @@ use mem::raw::Width;
 const CF: u64 = 1 << 63;
 const PO: u64 = 1 << 62;
 const AF: u64 = 1 << 3;
-const SFD: u64 = 1;
 
 /// The status flags in lazy form.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +196,7 @@ mod tests {
                     assert_eq!(f.cf(), a < b + c);
                     assert_eq!(f.of(), s != s as i8 as i64);
                     assert_eq!(f.af(), (a & 15) < (b & 15) + c);
-                    assert_eq!(f.pf(), (r as u8).count_ones() % 2 == 0);
+                    assert_eq!(f.pf(), (r as u8).count_ones().is_multiple_of(2));
                 }
             }
         }

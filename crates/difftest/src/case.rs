@@ -108,7 +108,7 @@ impl Maker<'_> {
     fn flags(&mut self) {
         let mut flags = self.rng.next() & rflags::STATUS | rflags::FIXED;
         // Wide operands: see `differences`, wide-alignment.
-        if self.rng.one_in(64) && memory_bytes(self.insn) <= 8 {
+        if self.rng.one_in(64) && memory_bytes(self.insn) <= 8 && self.insn.vsib().is_none() {
             flags |= rflags::AC;
         }
         if self.rng.one_in(16) {

@@ -132,7 +132,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "shape")]
     pub(crate) size: Option<String>,
     /// Number of processors, instead of a size
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) cpus: Option<usize>,
     /// Memory, e.g. 512M or 4G, instead of a size
     #[arg(long, value_name = "SIZE", value_parser = units::memory)]
@@ -261,7 +261,10 @@ mod tests {
     fn bad_values_are_told_in_one_line() {
         for (line, text) in [
             (&["run", "--memory", "12"][..], "--memory 12 needs a unit: write 12M or 12G"),
-            (&["run", "--timeout", "soon"], "--timeout soon is no duration: write it as 500ms, 30s, 5m or 1h"),
+            (
+                &["run", "--timeout", "soon"],
+                "--timeout soon is no duration: write it as 500ms, 30s, 5m or 1h",
+            ),
             (&["run", "--disk", ",ro"], "--disk ,ro names no file: write it as FILE or FILE,ro"),
         ] {
             assert_eq!(one_line(&of(line).unwrap_err()).as_deref(), Some(text));

@@ -136,9 +136,9 @@ fn processor() -> Vec<Check> {
 fn executable_memory() -> Check {
     let there = cpu::thunk::Thunks::new().is_some();
     let found = if there { "can be mapped" } else { "the kernel refuses it" };
-    Check::of("executable memory", there, found)
-        .needed()
-        .remedy("a security policy forbids it (SELinux execmem, systemd MemoryDenyWriteExecute): allow it for kluis")
+    Check::of("executable memory", there, found).needed().remedy(
+        "a security policy forbids it (SELinux execmem, systemd MemoryDenyWriteExecute): allow it for kluis",
+    )
 }
 
 fn memory() -> Check {
@@ -159,11 +159,13 @@ fn address_space() -> Check {
     let size = sizes::Size::by_name(sizes::DEFAULT).map_or(0, sizes::Size::memory);
     match getrlimit(Resource::As).current {
         None => Check::of("address space", true, "unlimited"),
-        Some(limit) => {
-            Check::of("address space", limit >= size + OWN_SPACE, format!("limited to {}", units::bytes(limit)))
-                .needed()
-                .remedy("`ulimit -v unlimited`; guest memory is reserved in full, though taken only when touched")
-        }
+        Some(limit) => Check::of(
+            "address space",
+            limit >= size + OWN_SPACE,
+            format!("limited to {}", units::bytes(limit)),
+        )
+        .needed()
+        .remedy("`ulimit -v unlimited`; guest memory is reserved in full, though taken only when touched"),
     }
 }
 
@@ -174,9 +176,9 @@ fn guest_image() -> Vec<Check> {
     let found = cache.as_deref().and_then(image::peek);
     let have = found.is_some();
     checks.push(match (&cache, found) {
-        (None, _) => Check::of("guest image", false, "no folder for it")
-            .needed()
-            .remedy("set HOME or XDG_CACHE_HOME"),
+        (None, _) => {
+            Check::of("guest image", false, "no folder for it").needed().remedy("set HOME or XDG_CACHE_HOME")
+        }
         (Some(_), Some(found)) => Check::of(
             "guest image",
             true,
@@ -185,7 +187,10 @@ fn guest_image() -> Vec<Check> {
         (Some(cache), None) => Check::new(
             "guest image",
             Status::Note,
-            format!("none yet in {}: `kluis image build`, or the first `kluis run`, makes it", cache.display()),
+            format!(
+                "none yet in {}: `kluis image build`, or the first `kluis run`, makes it",
+                cache.display()
+            ),
         ),
     });
     let lacking: Vec<&str> = ["apt-get", "apt-cache"].into_iter().filter(|p| !in_path(p)).collect();
@@ -231,7 +236,11 @@ fn locked_memory() -> Check {
         None => "unlimited".to_string(),
         Some(limit) => units::bytes(limit),
     };
-    Check::new("locked memory", Status::Note, format!("limit {limit}; secret memory counts (SGX, a later version)"))
+    Check::new(
+        "locked memory",
+        Status::Note,
+        format!("limit {limit}; secret memory counts (SGX, a later version)"),
+    )
 }
 
 fn kvm() -> Check {

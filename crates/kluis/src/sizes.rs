@@ -81,8 +81,7 @@ pub(crate) fn names() -> String {
 
 /// The sizes as a table for help texts.
 pub(crate) fn table() -> String {
-    let mut out =
-        format!("{:<19} {:>4} {:>7} {:<13} {:>9}\n", "Size", "CPUs", "Memory", "Processor", "EPC");
+    let mut out = format!("{:<19} {:>4} {:>7} {:<13} {:>9}\n", "Size", "CPUs", "Memory", "Processor", "EPC");
     for size in SIZES {
         let epc = match size.epc_mib {
             mib if mib % 1024 == 0 => format!("{} GiB", mib / 1024),

@@ -121,7 +121,8 @@ mod tests {
             assert_eq!(memory(text), Ok(bytes), "{text}");
         }
         assert!(memory("1024").unwrap_err().contains("1024M"), "{:?}", memory("1024"));
-        for wrong in ["", "G", "4X", "-4G", "4GG", "1e9M", "0M", "0.0000000001K", "99999999T", ".G", "1.2.3G"] {
+        for wrong in ["", "G", "4X", "-4G", "4GG", "1e9M", "0M", "0.0000000001K", "99999999T", ".G", "1.2.3G"]
+        {
             assert!(memory(wrong).is_err(), "{wrong}");
         }
         assert!(memory(&"9".repeat(400)).is_err());

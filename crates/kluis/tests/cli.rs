@@ -97,9 +97,17 @@ fn kernel_that_does_not_fit_is_refused() {
     let initrd = s.path("initrd");
     File::create(&initrd).unwrap().set_len(100 << 20).unwrap();
     let initrd = initrd.to_str().unwrap();
-    refused_in_one_line(&s, &["--kernel", &good, "--initrd", initrd, "--memory", "64M"], &["initrd", "memory"]);
+    refused_in_one_line(
+        &s,
+        &["--kernel", &good, "--initrd", initrd, "--memory", "64M"],
+        &["initrd", "memory"],
+    );
     refused_in_one_line(&s, &["--kernel", &good, "--initrd", &s.at("none")], &["initrd", "none"]);
-    refused_in_one_line(&s, &["--kernel", &good, "--append", &"x".repeat(9000)], &["command line", "shorten"]);
+    refused_in_one_line(
+        &s,
+        &["--kernel", &good, "--append", &"x".repeat(9000)],
+        &["command line", "shorten"],
+    );
 }
 
 #[test]
@@ -126,10 +134,16 @@ fn disk_in_use_is_refused_and_one_that_is_only_read_is_not() {
     let disk = s.file("disk", [0; 4096]);
     let user = File::open(&disk).unwrap();
     user.lock_shared().unwrap();
-    refused_in_one_line(&s, &["--kernel", &good, "--disk", &disk, "--console", &s.at("log")], &["in use", "copy"]);
+    refused_in_one_line(
+        &s,
+        &["--kernel", &good, "--disk", &disk, "--console", &s.at("log")],
+        &["in use", "copy"],
+    );
     let reads = format!("{disk},ro");
     let out = output(
-        kluis().args(["run", "--quiet", "--kernel", &good, "--disk", &reads, "--disk", &reads]).args(["--timeout", "300ms"]),
+        kluis()
+            .args(["run", "--quiet", "--kernel", &good, "--disk", &reads, "--disk", &reads])
+            .args(["--timeout", "300ms"]),
         b"",
     );
     assert_eq!(out.status.code(), Some(124), "{}", text(&out.stderr));
@@ -181,9 +195,8 @@ fn help_completions_and_manual_go_to_standard_output() {
 #[test]
 fn doctor_reports_for_people_and_programs() {
     let s = Scratch::new();
-    let doctor = |args: &[&str]| {
-        output(kluis().arg("doctor").args(args).env("XDG_CACHE_HOME", s.path("cache")), b"")
-    };
+    let doctor =
+        |args: &[&str]| output(kluis().arg("doctor").args(args).env("XDG_CACHE_HOME", s.path("cache")), b"");
     let out = doctor(&["--json"]);
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     let ok = report["ok"].as_bool().unwrap();
@@ -196,10 +209,7 @@ fn doctor_reports_for_people_and_programs() {
     assert_eq!(text(&people.stdout).contains("`kluis run` can work here"), ok);
     assert!(!s.path("cache").exists(), "looking must not make a cache");
 
-    let lost = output(
-        kluis().args(["doctor", "--json"]).env_clear().env("PATH", "/no/such"),
-        b"",
-    );
+    let lost = output(kluis().args(["doctor", "--json"]).env_clear().env("PATH", "/no/such"), b"");
     assert_eq!(lost.status.code(), Some(1), "no folder and no apt: {}", text(&lost.stdout));
 }
 

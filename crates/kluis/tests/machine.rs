@@ -88,7 +88,9 @@ fn signal_stops_a_machine_without_a_command() {
             run(&s, &[&say("up"), HANG]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut up = [0; 2];
         child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success()
+        );
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
 }
@@ -116,8 +118,8 @@ fn statistics_are_for_people_and_programs() {
     assert_eq!(stats["exit_code"], 0);
     assert_eq!(stats["end"]["kind"], "machine");
     let retired = stats["retired"].as_array().unwrap();
-    // mov, mov, out and the reset's seven; the second processor was never started
-    assert!(retired[0].as_u64().unwrap() >= 9, "{stats}");
+    // three that write and five that reset; the second processor was never started
+    assert!(retired[0].as_u64().unwrap() >= 8, "{stats}");
     assert_eq!(retired[1], 0);
 }
 

@@ -1,6 +1,6 @@
 //! CPUID: what software is told is exactly what is implemented (*SDM vol. 2A, CPUID*).
 //!
-//! [`features`] has the bits, those of instruction sets taken from
+//! `features` has the bits, those of instruction sets taken from
 //! [`Model::has`], by which the decoder goes too; here are the leaves.
 
 mod features;

@@ -137,11 +137,8 @@ fn scan<const REVERSE: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 /// LZCNT and TZCNT: CF = source zero, ZF = result zero.
 fn zeros<const LEADING: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = source::<W>(cpu, op)?;
-    let n = if LEADING {
-        value.leading_zeros() - (64 - W::BITS)
-    } else {
-        value.trailing_zeros().min(W::BITS)
-    };
+    let n =
+        if LEADING { value.leading_zeros() - (64 - W::BITS) } else { value.trailing_zeros().min(W::BITS) };
     cpu.s.regs.write(op.dst, W::truncate(u64::from(n)));
     cpu.s.flags.result_with::<W>(u64::from(n), value == 0, false);
     Ok(Flow::Next)
@@ -344,12 +341,22 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(M::Blsi, "BLSI—Extract Lowest Set Isolated Bit", Group::Bmi, bmi_build::<Blsi, 1, 9>),
     Row::new(M::Blsmsk, "BLSMSK—Get Mask Up to Lowest Set Bit", Group::Bmi, bmi_build::<Blsmsk, 1, 9>),
     Row::new(M::Blsr, "BLSR—Reset Lowest Set Bit", Group::Bmi, bmi_build::<Blsr, 1, 9>),
-    Row::new(M::Bzhi, "BZHI—Zero High Bits Starting with Specified Bit Position", Group::Bmi, bmi_build::<Bzhi, 1, 2>),
+    Row::new(
+        M::Bzhi,
+        "BZHI—Zero High Bits Starting with Specified Bit Position",
+        Group::Bmi,
+        bmi_build::<Bzhi, 1, 2>,
+    ),
     Row::new(M::Pdep, "PDEP—Parallel Bits Deposit", Group::Bmi, bmi_build::<Pdep, 2, 1>),
     Row::new(M::Pext, "PEXT—Parallel Bits Extract", Group::Bmi, bmi_build::<Pext, 2, 1>),
     Row::new(M::Sarx, "SARX/SHLX/SHRX—Shift Without Affecting Flags", Group::Bmi, bmi_build::<Sarx, 1, 2>),
     Row::new(M::Shlx, "SARX/SHLX/SHRX—Shift Without Affecting Flags", Group::Bmi, bmi_build::<Shlx, 1, 2>),
     Row::new(M::Shrx, "SARX/SHLX/SHRX—Shift Without Affecting Flags", Group::Bmi, bmi_build::<Shrx, 1, 2>),
-    Row::new(M::Rorx, "RORX—Rotate Right Logical Without Affecting Flags", Group::Bmi, bmi_build::<Rorx, 1, 2>),
+    Row::new(
+        M::Rorx,
+        "RORX—Rotate Right Logical Without Affecting Flags",
+        Group::Bmi,
+        bmi_build::<Rorx, 1, 2>,
+    ),
     Row::new(M::Mulx, "MULX—Unsigned Multiply Without Affecting Flags", Group::Bmi, mulx_build),
 ];

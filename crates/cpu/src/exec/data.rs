@@ -122,10 +122,18 @@ impl<const SIGNED: bool> IsSigned for Sign<SIGNED> {
 macro_rules! extend_from {
     ($reg:ident, $mem:ident, $from:ty) => {
         fn $reg<S: IsSigned, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-            if S::SIGNED { extend_reg::<true, $from, T>(cpu, op) } else { extend_reg::<false, $from, T>(cpu, op) }
+            if S::SIGNED {
+                extend_reg::<true, $from, T>(cpu, op)
+            } else {
+                extend_reg::<false, $from, T>(cpu, op)
+            }
         }
         fn $mem<S: IsSigned, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-            if S::SIGNED { extend_mem::<true, $from, T>(cpu, op) } else { extend_mem::<false, $from, T>(cpu, op) }
+            if S::SIGNED {
+                extend_mem::<true, $from, T>(cpu, op)
+            } else {
+                extend_mem::<false, $from, T>(cpu, op)
+            }
         }
     };
 }
@@ -609,8 +617,15 @@ pub(super) const ROWS: &[Row] = &[
     data(M::Leave, "LEAVE—High Level Procedure Exit", leave_build),
     Row::new(M::Nop, "NOP—No Operation", Group::Misc, nop_build),
     Row::new(M::Pause, "PAUSE—Spin Loop Hint", Group::Misc, pause_build).ends(),
-    Row::new(M::Endbr64, "ENDBR64—Terminate an Indirect Branch in 64-Bit Mode", Group::Misc, nop_build).hint(),
-    Row::new(M::Endbr32, "ENDBR32—Terminate an Indirect Branch in 32-Bit and Compatibility Mode", Group::Misc, nop_build).hint(),
+    Row::new(M::Endbr64, "ENDBR64—Terminate an Indirect Branch in 64-Bit Mode", Group::Misc, nop_build)
+        .hint(),
+    Row::new(
+        M::Endbr32,
+        "ENDBR32—Terminate an Indirect Branch in 32-Bit and Compatibility Mode",
+        Group::Misc,
+        nop_build,
+    )
+    .hint(),
     Row::new(M::Rdsspd, "RDSSPD/RDSSPQ—Read Shadow Stack Pointer", Group::Misc, nop_build).hint(),
     Row::new(M::Rdsspq, "RDSSPD/RDSSPQ—Read Shadow Stack Pointer", Group::Misc, nop_build).hint(),
     Row::new(M::Cldemote, "CLDEMOTE—Cache Line Demote", Group::Misc, nop_build).hint(),
@@ -620,8 +635,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(M::Bndcu, "BNDCU/BNDCN—Check Upper Bound", Group::Misc, nop_build).hint(),
     Row::new(M::Bndcn, "BNDCU/BNDCN—Check Upper Bound", Group::Misc, nop_build).hint(),
     Row::new(M::Bndmov, "BNDMOV—Move Bounds", Group::Misc, nop_build).hint(),
-    Row::new(M::Bndldx, "BNDLDX—Load Extended Bounds Using Address Translation", Group::Misc, nop_build).hint(),
-    Row::new(M::Bndstx, "BNDSTX—Store Extended Bounds Using Address Translation", Group::Misc, nop_build).hint(),
+    Row::new(M::Bndldx, "BNDLDX—Load Extended Bounds Using Address Translation", Group::Misc, nop_build)
+        .hint(),
+    Row::new(M::Bndstx, "BNDSTX—Store Extended Bounds Using Address Translation", Group::Misc, nop_build)
+        .hint(),
     data(M::Cmovo, CMOV, cmov::<0>),
     data(M::Cmovno, CMOV, cmov::<1>),
     data(M::Cmovb, CMOV, cmov::<2>),

@@ -12,9 +12,9 @@ mod segment;
 mod shift;
 mod string;
 pub(crate) mod system;
+mod vector;
 mod x87;
 mod xstate;
-mod vector;
 
 use crate::ops::Row;
 use segment::{pop_segment, push_segment};
@@ -81,4 +81,3 @@ macro_rules! by_wide_width {
     };
 }
 pub(crate) use by_wide_width;
-

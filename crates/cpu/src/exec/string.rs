@@ -42,7 +42,8 @@ impl Cpu {
     #[inline(always)]
     fn advance(&mut self, op: &Op, register: usize, by: u64) {
         let value = self.string_index(op, register);
-        let value = if self.s.rflags & rflags::DF != 0 { value.wrapping_sub(by) } else { value.wrapping_add(by) };
+        let value =
+            if self.s.rflags & rflags::DF != 0 { value.wrapping_sub(by) } else { value.wrapping_add(by) };
         self.set_index(op, register, value);
     }
 
@@ -87,14 +88,18 @@ impl Element for Movs {
         if cpu.s.rflags & rflags::DF != 0 || op.aux != 0 {
             return 0;
         }
-        let (Ok(from), Ok(to)) = (cpu.source(op, W::BYTES), cpu.destination(op, W::BYTES, true)) else { return 0 };
+        let (Ok(from), Ok(to)) = (cpu.source(op, W::BYTES), cpu.destination(op, W::BYTES, true)) else {
+            return 0;
+        };
         let n = elements_in_page::<W>(from).min(elements_in_page::<W>(to)).min(max);
         let len = n * W::BYTES;
         // Overlap that the copy order matters for goes element by element.
         if n < 2 || to.wrapping_sub(from) < len {
             return 0;
         }
-        let (Some(source), Some(target)) = (cpu.direct_read(from, len), cpu.direct_write(to, len)) else { return 0 };
+        let (Some(source), Some(target)) = (cpu.direct_read(from, len), cpu.direct_write(to, len)) else {
+            return 0;
+        };
         if (target as u64).wrapping_sub(source as u64) < len {
             return 0;
         }
@@ -219,7 +224,8 @@ fn repeated<E: Element, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 fn string<E: Element>(b: &mut Build<'_>) -> Option<Handler> {
     let address = b.address_size();
     // The source's segment may be overridden; ES:rDI may not.
-    let segment = if b.insn.segment_prefix() == Register::None { Register::DS } else { b.insn.segment_prefix() };
+    let segment =
+        if b.insn.segment_prefix() == Register::None { Register::DS } else { b.insn.segment_prefix() };
     b.segment(segment, address);
     // `aux`: address size, to truncate registers; `ea`: what `linear` needs.
     b.op.aux = b.op.ea & (EA_16 | EA_32);

@@ -267,10 +267,9 @@ impl Cpu {
 
     /// What precedes translation: canonical form, alignment.
     pub(crate) fn check(&mut self, la: u64, n: u64, seg: u8) -> Result<(), Exception> {
-        if !is_canonical(la) || !is_canonical(la.wrapping_add(n.saturating_sub(1))) {
-            if self.s.long64() {
-                return Err(Self::segment_fault(seg));
-            }
+        let canonical = is_canonical(la) && is_canonical(la.wrapping_add(n.saturating_sub(1)));
+        if !canonical && self.s.long64() {
+            return Err(Self::segment_fault(seg));
         }
         if self.align_check && n.is_power_of_two() && n <= 8 && la & (n - 1) != 0 {
             return Err(Exception::AC0);

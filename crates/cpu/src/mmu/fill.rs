@@ -12,7 +12,7 @@ use crate::Cpu;
 
 /// Where a linear address leads.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// Physical address.
     pub gpa: u64,
     /// Host address of that byte, `None` for a device.

@@ -11,7 +11,7 @@ pub mod virtio;
 use crate::Target;
 
 const fn target(run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {
-    Target { name: "", run, seeds, cases: 6000, max_len: 768 }
+    Target { name: "", run, seeds, cases: 15_000, max_len: 768 }
 }
 
 /// Devices of a few registers: UART, RTC, PIT, PIC, I/O APIC, PM, keyboard

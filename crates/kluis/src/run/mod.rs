@@ -214,7 +214,11 @@ impl Incoming {
         vec![
             port(PORT_CONTROL, self.control.clone()),
             // the guest has nothing to say here
-            port(PORT_STDIN, { let nowhere = Outlet::new(); nowhere.close(); nowhere }),
+            port(PORT_STDIN, {
+                let nowhere = Outlet::new();
+                nowhere.close();
+                nowhere
+            }),
             port(PORT_STDOUT, self.stdout.clone()),
             port(PORT_STDERR, self.stderr.clone()),
         ]
@@ -237,7 +241,8 @@ impl Host {
     fn new(quiet: bool, wants_raw: bool, plan: &Plan, start: Instant) -> Self {
         let progress = (!quiet && matches!(plan.access, Access::Agent { .. })).then(|| {
             let name = plan.size.map(|s| format!("{}, ", s.name)).unwrap_or_default();
-            let cpus = if plan.cpus == 1 { "1 processor".into() } else { format!("{} processors", plan.cpus) };
+            let cpus =
+                if plan.cpus == 1 { "1 processor".into() } else { format!("{} processors", plan.cpus) };
             Progress::begin(&format!("{name}{cpus}, {}", units::bytes(plan.memory)), start)
         });
         Self { quiet, wants_raw, raw: None, progress, start_input: None }
@@ -393,7 +398,9 @@ impl Run<'_> {
                 Ok(Event::Escape(Action::Help)) => self.front.note(escape::HELP),
                 Ok(Event::Control | Event::InputEnd { .. } | Event::OutputGone(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::failed("nothing is left to wait for")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::failed("nothing is left to wait for"));
+                }
             }
         }
     }

@@ -99,11 +99,7 @@ impl Plan {
         args.disk.iter().try_for_each(check_disk).map_err(Error::bad)?;
 
         let own = args.kernel.is_some() || args.initrd.is_some();
-        let access = if own && args.command.is_empty() {
-            Access::Serial
-        } else {
-            agent(args, terminal)?
-        };
+        let access = if own && args.command.is_empty() { Access::Serial } else { agent(args, terminal)? };
         let base = if matches!(access, Access::Serial) { CMDLINE_CONSOLE } else { CMDLINE };
         let words = std::iter::once(base).chain(args.append.iter().map(String::as_str));
         Ok(Self {
@@ -175,7 +171,8 @@ fn check_disk(disk: &Disk) -> Result<(), MachineError> {
         return fail("is neither a regular file nor a block device; give a raw disk image".into());
     }
     if let Err(e) = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path) {
-        let remedy = if disk.read_only { "check its permissions" } else { "add `,ro` if it may only be read" };
+        let remedy =
+            if disk.read_only { "check its permissions" } else { "add `,ro` if it may only be read" };
         return fail(format!("cannot open it: {e}; {remedy}"));
     }
     if meta.is_file() && (meta.len() == 0 || meta.len() % 512 != 0) {
@@ -261,7 +258,9 @@ mod tests {
         fs::write(at("good"), [0; 1024]).unwrap();
         fs::write(at("odd"), [0; 1000]).unwrap();
         fs::write(at("empty"), []).unwrap();
-        assert!(plan(&["--disk", &at("good"), "--disk", &format!("{},ro", at("good"))]).unwrap().keeps_data());
+        assert!(
+            plan(&["--disk", &at("good"), "--disk", &format!("{},ro", at("good"))]).unwrap().keeps_data()
+        );
         assert!(!plan(&["--disk", &format!("{},ro", at("good"))]).unwrap().keeps_data());
         for (file, text) in [
             (at("odd"), "1000 bytes, no multiple of 512"),

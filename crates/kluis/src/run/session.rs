@@ -115,12 +115,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// A session that sends the frame `exec` once the guest is ready; `tty`
     /// says whether it asks for a terminal.
-    pub(crate) fn new(
-        channels: &'a Channels,
-        front: &'a mut dyn Front,
-        exec: Vec<u8>,
-        tty: bool,
-    ) -> Self {
+    pub(crate) fn new(channels: &'a Channels, front: &'a mut dyn Front, exec: Vec<u8>, tty: bool) -> Self {
         Self {
             channels,
             front,
@@ -284,7 +279,9 @@ impl<'a> Session<'a> {
                 let reason: String = reason.chars().filter(|c| !c.is_control()).collect();
                 Some(End::Broken(format!("the guest's agent refuses: {reason}")))
             }
-            other => Some(End::Broken(format!("the guest's agent says what this Kluis does not know: {other:?}"))),
+            other => {
+                Some(End::Broken(format!("the guest's agent says what this Kluis does not know: {other:?}")))
+            }
         }
     }
 
@@ -292,7 +289,8 @@ impl<'a> Session<'a> {
     fn settle(&mut self) -> Option<End> {
         let draining = self.draining.as_mut()?;
         let outlets = [&self.channels.stdout, &self.channels.stderr];
-        let complete = |(outlet, promised): (&&Outlet, &u64)| outlet.is_gone() || outlet.arrived() >= *promised;
+        let complete =
+            |(outlet, promised): (&&Outlet, &u64)| outlet.is_gone() || outlet.arrived() >= *promised;
         let flushed = outlets.iter().all(|outlet| outlet.is_flushed());
         let all_there = outlets.iter().zip(&draining.promised).all(complete);
         if all_there && flushed {

@@ -107,7 +107,11 @@ impl Guest {
 }
 
 /// Runs a session against `guest`, with writers that give what they wrote.
-fn play(tty: bool, limit: Option<Duration>, guest: impl FnOnce(Guest) + Send + 'static) -> (End, Face, Vec<u8>) {
+fn play(
+    tty: bool,
+    limit: Option<Duration>,
+    guest: impl FnOnce(Guest) + Send + 'static,
+) -> (End, Face, Vec<u8>) {
     let (events_in, events) = mpsc::channel();
     let notify = events_in.clone();
     let control_in = Outlet::notifying(move || drop(notify.send(Event::Control)));

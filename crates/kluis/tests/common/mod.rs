@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// The command.
-pub fn kluis() -> Command {
+pub(crate) fn kluis() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kluis"));
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs a command to its end with this input; a hanging one is killed, which
 /// its exit code then shows.
-pub fn output(command: &mut Command, input: &[u8]) -> Output {
+pub(crate) fn output(command: &mut Command, input: &[u8]) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -49,35 +49,35 @@ pub fn output(command: &mut Command, input: &[u8]) -> Output {
     Output { status, stdout, stderr: errors.join().unwrap() }
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A folder for one test.
-pub struct Scratch(tempfile::TempDir);
+pub(crate) struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file; gives its path.
-    pub fn file(&self, name: &str, data: impl AsRef<[u8]>) -> String {
+    pub(crate) fn file(&self, name: &str, data: impl AsRef<[u8]>) -> String {
         std::fs::write(self.path(name), data).unwrap();
         self.at(name)
     }
 
-    pub fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 }
 
 /// An ELF kernel that is nothing but this 64-bit code, at 2 MiB.
-pub fn kernel(code: &[u8]) -> Vec<u8> {
+pub(crate) fn kernel(code: &[u8]) -> Vec<u8> {
     const AT: u64 = 2 << 20;
     let mut elf = Vec::new();
     elf.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -97,7 +97,7 @@ pub fn kernel(code: &[u8]) -> Vec<u8> {
 }
 
 /// Code that writes `text` to COM1.
-pub fn say(text: &str) -> Vec<u8> {
+pub(crate) fn say(text: &str) -> Vec<u8> {
     let mut code = vec![0x66, 0xba, 0xf8, 0x03]; // mov dx, 3f8h
     for byte in text.bytes() {
         code.extend([0xb0, byte, 0xee]); // mov al, byte; out dx, al
@@ -106,7 +106,7 @@ pub fn say(text: &str) -> Vec<u8> {
 }
 
 /// Code that resets the machine through the register at CF9h, and waits.
-pub const RESET: &[u8] = &[
+pub(crate) const RESET: &[u8] = &[
     0x66, 0xba, 0xf9, 0x0c, // mov dx, cf9h
     0xb0, 0x02, 0xee, // mov al, 2; out dx, al
     0xb0, 0x06, 0xee, // mov al, 6; out dx, al
@@ -114,13 +114,13 @@ pub const RESET: &[u8] = &[
 ];
 
 /// Code that does nothing, for ever.
-pub const HANG: &[u8] = &[0xeb, 0xfe];
+pub(crate) const HANG: &[u8] = &[0xeb, 0xfe];
 
 /// Code that faults without anybody to handle it: ud2, its IDT being empty.
-pub const TRIPLE_FAULT: &[u8] = &[0x0f, 0x0b];
+pub(crate) const TRIPLE_FAULT: &[u8] = &[0x0f, 0x0b];
 
 /// Code that sends back what COM1 gets, up to and with a `q`.
-pub const ECHO: &[u8] = &[
+pub(crate) const ECHO: &[u8] = &[
     0x66, 0xba, 0xfd, 0x03, // mov dx, 3fdh: line status
     0xec, 0xa8, 0x01, // in al, dx; test al, 1: data ready
     0x74, 0xf7, // jz: from the start

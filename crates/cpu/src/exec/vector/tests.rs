@@ -273,8 +273,8 @@ fn instructions_change_their_destinations_only() {
             }
             if uses_mmx && code != Code::Emms {
                 assert_eq!(cpu.s.x87.tag, 0xff, "{insn}");
-                for n in 0..8 {
-                    if mmx[n] {
+                for (n, &named) in mmx.iter().enumerate() {
+                    if named {
                         assert_eq!(cpu.s.x87.st[n] >> 64, 0xffff, "{insn}: MM{n}");
                     } else {
                         assert_eq!(before.x87.st[n], cpu.s.x87.st[n], "{insn}: MM{n}");
