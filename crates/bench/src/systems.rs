@@ -26,7 +26,7 @@ const CLOCK_SLACK_NS: f64 = 1e8;
 /// Arguments with which `kluis run` prints the guest's console, on either
 /// stream, beside the command's own output. Without it there is no time to
 /// init, only the time to the command; `--kluis-arg` adds more.
-const KLUIS_CONSOLE: &[&str] = &[];
+const KLUIS_CONSOLE: &[&str] = &["--console", "-"];
 
 /// A system to run the workloads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]

@@ -101,7 +101,12 @@ impl Report {
 }
 
 /// Runs the forms, telling `progress` of each.
-pub fn run(tester: &mut Tester, forms: &[Form], task: &Task, mut progress: impl FnMut(usize, &FormReport)) -> Report {
+pub fn run(
+    tester: &mut Tester,
+    forms: &[Form],
+    task: &Task,
+    mut progress: impl FnMut(usize, &FormReport),
+) -> Report {
     let mut report = Report { seed: task.seed, forms: Vec::with_capacity(forms.len()) };
     for (i, form) in forms.iter().enumerate() {
         let done = tester.form(form, task);

@@ -150,10 +150,18 @@ impl Maker<'_> {
         match insn.mnemonic() {
             // Quotients that fit.
             M::Div | M::Idiv if self.rng.below(4) != 0 => {
-                let high = if insn.mnemonic() == M::Div { self.rng.below(3) } else { self.rng.pick(&[0, u64::MAX, 1]) };
+                let high = if insn.mnemonic() == M::Div {
+                    self.rng.below(3)
+                } else {
+                    self.rng.pick(&[0, u64::MAX, 1])
+                };
                 self.regs.gpr[2] = high;
                 self.regs.gpr[0] = self.rng.integer();
-                let bytes = if insn.op0_kind() == OpKind::Register { insn.op0_register().size() } else { insn.memory_size().size() };
+                let bytes = if insn.op0_kind() == OpKind::Register {
+                    insn.op0_register().size()
+                } else {
+                    insn.memory_size().size()
+                };
                 if bytes == 1 {
                     self.regs.gpr[0] = self.regs.gpr[0] & !0xff00 | if high > 2 { 0xff00 } else { high << 8 };
                 }
@@ -175,7 +183,10 @@ impl Maker<'_> {
             }
             _ => {}
         }
-        if insn.op_kinds().enumerate().any(|(i, k)| k == OpKind::Register && insn.op_register(i as u32) == Register::CL)
+        if insn
+            .op_kinds()
+            .enumerate()
+            .any(|(i, k)| k == OpKind::Register && insn.op_register(i as u32) == Register::CL)
             && self.rng.one_in(2)
         {
             let count = self.rng.below(70);
@@ -194,7 +205,10 @@ impl Maker<'_> {
     fn implicit_memory(&mut self) -> Option<()> {
         let insn = self.insn;
         let stack = insn.is_stack_instruction()
-            || matches!(insn.flow_control(), FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return);
+            || matches!(
+                insn.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return
+            );
         if stack {
             self.stack(Register::RSP);
             match insn.mnemonic() {
@@ -221,7 +235,11 @@ impl Maker<'_> {
             let bytes = memory_bytes(insn);
             let base = self.segment(i);
             // 32-bit addresses are not reached by sign.
-            let at = if register.size() == 4 { place::window(self.rng, bytes) } else { place::address(self.rng, bytes) };
+            let at = if register.size() == 4 {
+                place::window(self.rng, bytes)
+            } else {
+                place::address(self.rng, bytes)
+            };
             self.set(register, at.wrapping_sub(base));
             if self.rng.one_in(3) {
                 let fill = self.rng.next() as u8;
@@ -237,9 +255,7 @@ impl Maker<'_> {
                 3 => 1,
                 _ => self.rng.below(60),
             };
-            let short = insn.op_kinds().any(|k| {
-                matches!(k, OpKind::MemorySegESI | OpKind::MemoryESEDI)
-            });
+            let short = insn.op_kinds().any(|k| matches!(k, OpKind::MemorySegESI | OpKind::MemoryESEDI));
             let register = if short { Register::ECX } else { Register::RCX };
             self.set(register, count);
             // Some compare the accumulator with filled memory.
@@ -321,7 +337,8 @@ impl Maker<'_> {
     /// The bit offset register of BT m, r and its kin is kept small.
     fn limit_bit_offset(&mut self) -> Option<Register> {
         let insn = self.insn;
-        let bit = matches!(insn.mnemonic(), M::Bt | M::Bts | M::Btr | M::Btc) && insn.op1_kind() == OpKind::Register;
+        let bit = matches!(insn.mnemonic(), M::Bt | M::Bts | M::Btr | M::Btc)
+            && insn.op1_kind() == OpKind::Register;
         if !bit {
             return None;
         }
@@ -362,7 +379,7 @@ impl Maker<'_> {
                 r if r.is_vector_register() => {
                     let words = &self.regs.ymm[r.number()];
                     match size {
-                        4 => words[element / 2 & 3] >> (32 * (element % 2)) & 0xffff_ffff,
+                        4 => words[(element / 2) & 3] >> (32 * (element % 2)) & 0xffff_ffff,
                         _ => words[element & 3],
                     }
                 }
@@ -384,7 +401,10 @@ impl Maker<'_> {
                     *digit = (self.rng.below(10) | self.rng.below(10) << 4) as u8;
                 }
             }
-            MemorySize::FpuEnv14 | MemorySize::FpuState94 | MemorySize::FpuEnv28 | MemorySize::FpuState108 => {
+            MemorySize::FpuEnv14
+            | MemorySize::FpuState94
+            | MemorySize::FpuEnv28
+            | MemorySize::FpuState108 => {
                 self.environment(image);
             }
             MemorySize::Fxsave_512Byte | MemorySize::Fxsave64_512Byte => self.fx_image(image),
@@ -418,7 +438,11 @@ impl Maker<'_> {
     fn environment(&mut self, image: &mut [u8]) {
         let long = matches!(self.insn.memory_size(), MemorySize::FpuEnv28 | MemorySize::FpuState108);
         let step = if long { 4 } else { 2 };
-        let other = { let mut other = self.regs; fpu_state(self.rng, &mut other, Group::X87); other };
+        let other = {
+            let mut other = self.regs;
+            fpu_state(self.rng, &mut other, Group::X87);
+            other
+        };
         let tags = self.rng.next() as u16;
         for (i, word) in [other.cw, other.sw, tags].into_iter().enumerate() {
             image[i * step..i * step + 2].copy_from_slice(&word.to_le_bytes());
@@ -458,7 +482,9 @@ impl Maker<'_> {
                 if insn.op0_kind() == OpKind::Register {
                     self.set(insn.op0_register(), target);
                     // CALL RSP would push onto the code.
-                    if insn.flow_control() == FlowControl::IndirectCall && insn.op0_register() == Register::RSP {
+                    if insn.flow_control() == FlowControl::IndirectCall
+                        && insn.op0_register() == Register::RSP
+                    {
                         return None;
                     }
                 } else {
@@ -466,25 +492,32 @@ impl Maker<'_> {
                     self.patch(at, target.to_le_bytes().to_vec());
                 }
             }
-            FlowControl::ConditionalBranch if matches!(insn.code(), Code::Jrcxz_rel8_64 | Code::Jecxz_rel8_64) => {
-                if self.rng.one_in(2) {
-                    self.set(if insn.code() == Code::Jrcxz_rel8_64 { Register::RCX } else { Register::ECX }, 0);
-                }
-            }
-            FlowControl::ConditionalBranch if insn.code().is_loop() || insn.code().is_loopcc() => {
-                if self.rng.one_in(2) {
-                    let value = self.rng.below(3);
-                    let register = self.rng.pick(&[Register::RCX, Register::ECX]);
-                    self.set(register, value);
-                }
-            }
+            FlowControl::ConditionalBranch => self.count_register(),
             _ => {}
         }
         // Wherever the stack pointer ended up, what is pushed must stay inside.
         let rsp = self.regs.gpr[4];
         let stack = insn.is_stack_instruction()
-            || matches!(insn.flow_control(), FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return);
+            || matches!(
+                insn.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall | FlowControl::Return
+            );
         (!stack || harmless(rsp)).then_some(())
+    }
+
+    /// Counts that make JRCXZ and LOOP decide either way.
+    fn count_register(&mut self) {
+        let code = self.insn.code();
+        if self.rng.one_in(2) {
+            return;
+        }
+        if code.is_jcx_short() {
+            self.set(if code == Code::Jecxz_rel8_64 { Register::ECX } else { Register::RCX }, 0);
+        } else if code.is_loop() || code.is_loopcc() {
+            let value = self.rng.below(3);
+            let register = self.rng.pick(&[Register::RCX, Register::ECX]);
+            self.set(register, value);
+        }
     }
 
     fn patch(&mut self, at: u64, bytes: Vec<u8>) {

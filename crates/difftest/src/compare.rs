@@ -6,7 +6,8 @@ use crate::differences;
 use crate::snapshot::{COMPARED_FLAGS, Outcome, Registers};
 
 const GPR: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
 ];
 
 /// What differs, one line each: empty if nothing that is defined does.
@@ -26,9 +27,9 @@ pub fn compare(insn: &Instruction, before: &Registers, host: &Outcome, kluis: &O
     if h.rip != k.rip {
         differ("rip".into(), format!("{:#x}", h.rip), format!("{:#x}", k.rip));
     }
-    for i in 0..16 {
+    for (i, name) in GPR.into_iter().enumerate() {
         if h.gpr[i] != k.gpr[i] {
-            differ(GPR[i].into(), format!("{:#018x}", h.gpr[i]), format!("{:#018x}", k.gpr[i]));
+            differ(name.into(), format!("{:#018x}", h.gpr[i]), format!("{:#018x}", k.gpr[i]));
         }
     }
     let undefined = if host.fault.is_some() { 0 } else { differences::undefined_flags(insn, before) };
@@ -66,8 +67,18 @@ fn words(words: &[u64; 4]) -> String {
 /// RFLAGS by names.
 pub fn flags(value: u64) -> String {
     use arch::regs::rflags::{AC, AF, CF, DF, ID, NT, OF, PF, SF, ZF};
-    let names =
-        [("ID", ID), ("AC", AC), ("NT", NT), ("OF", OF), ("DF", DF), ("SF", SF), ("ZF", ZF), ("AF", AF), ("PF", PF), ("CF", CF)];
+    let names = [
+        ("ID", ID),
+        ("AC", AC),
+        ("NT", NT),
+        ("OF", OF),
+        ("DF", DF),
+        ("SF", SF),
+        ("ZF", ZF),
+        ("AF", AF),
+        ("PF", PF),
+        ("CF", CF),
+    ];
     let on: Vec<_> = names.iter().filter(|(_, bit)| value & bit != 0).map(|(name, _)| *name).collect();
     if on.is_empty() { "-".into() } else { on.join(" ") }
 }
@@ -87,7 +98,11 @@ pub fn show(regs: &Registers, fpu: bool) -> String {
         for (i, st) in regs.st.iter().enumerate() {
             let _ = write!(text, " st{i} {st:020x}{}", if i % 2 == 1 { "\n" } else { " " });
         }
-        let _ = writeln!(text, "mxcsr {:04x} cw {:04x} sw {:04x} tag {:02x}", regs.mxcsr, regs.cw, regs.sw, regs.tag);
+        let _ = writeln!(
+            text,
+            "mxcsr {:04x} cw {:04x} sw {:04x} tag {:02x}",
+            regs.mxcsr, regs.cw, regs.sw, regs.tag
+        );
     }
     text
 }

@@ -19,22 +19,64 @@ pub struct Entry {
 pub const ENTRIES: &[Entry] = &[
     Entry { name: "undefined-flags", reason: "the SDM leaves these flags undefined after the instruction" },
     Entry { name: "shift-count", reason: "which flags a shift or rotate defines depends on its count" },
-    Entry { name: "double-shift-16", reason: "SHLD and SHRD of 16 bits by more than 16 leave an undefined result" },
-    Entry { name: "x87-pointers", reason: "FIP, FDP, FOP and their selectors are recorded differently by vendors" },
-    Entry { name: "fxsave-reserved", reason: "MXCSR_MASK and the reserved bytes of FXSAVE's image depend on the model" },
-    Entry { name: "kernel-half", reason: "Linux reports page faults above the user's half as protection violations" },
-    Entry { name: "wide-fault-address", reason: "which byte of an operand of more than 8 bytes CR2 names is the model's choice" },
-    Entry { name: "wide-alignment", reason: "whether #AC looks at operands of more than 8 bytes is the model's choice; not generated" },
-    Entry { name: "maskmov-faults", reason: "whether bytes that MASKMOVQ and MASKMOVDQU leave alone are checked is the model's choice" },
-    Entry { name: "cvtpi2ps-memory", reason: "AMD leaves the x87 state alone if CVTPI2PS has a memory operand; Intel switches to MMX" },
-    Entry { name: "mmx-fault-state", reason: "whether an MMX instruction that faults has already switched to MMX is the model's choice" },
-    Entry { name: "x87-undefined-codes", reason: "the SDM leaves these condition code bits undefined after the instruction" },
+    Entry {
+        name: "double-shift-16",
+        reason: "SHLD and SHRD of 16 bits by more than 16 leave an undefined result",
+    },
+    Entry {
+        name: "x87-pointers",
+        reason: "FIP, FDP, FOP and their selectors are recorded differently by vendors",
+    },
+    Entry {
+        name: "fxsave-reserved",
+        reason: "MXCSR_MASK and the reserved bytes of FXSAVE's image depend on the model",
+    },
+    Entry {
+        name: "kernel-half",
+        reason: "Linux reports page faults above the user's half as protection violations",
+    },
+    Entry {
+        name: "wide-fault-address",
+        reason: "which byte of an operand of more than 8 bytes CR2 names is the model's choice",
+    },
+    Entry {
+        name: "wide-alignment",
+        reason: "whether #AC looks at operands of more than 8 bytes is the model's choice; not generated",
+    },
+    Entry {
+        name: "maskmov-faults",
+        reason: "whether bytes that MASKMOVQ and MASKMOVDQU leave alone are checked is the model's choice",
+    },
+    Entry {
+        name: "cvtpi2ps-memory",
+        reason: "AMD leaves the x87 state alone if CVTPI2PS has a memory operand; Intel switches to MMX",
+    },
+    Entry {
+        name: "mmx-fault-state",
+        reason: "whether an MMX instruction that faults has already switched to MMX is the model's choice",
+    },
+    Entry {
+        name: "x87-undefined-codes",
+        reason: "the SDM leaves these condition code bits undefined after the instruction",
+    },
     Entry { name: "fcomi-codes", reason: "Intel clears C1 after FCOMI and its kin, AMD leaves it" },
-    Entry { name: "fcomi-unmasked", reason: "Intel leaves ZF, PF and CF alone if FCOMI raises an unmasked #IA, AMD sets them" },
-    Entry { name: "gather-faults", reason: "which elements a gather has done when it faults is the model's choice, as is #AC" },
-    Entry { name: "call-target", reason: "AMD pushes before it looks whether the target of an indirect CALL is canonical, Intel after" },
+    Entry {
+        name: "fcomi-unmasked",
+        reason: "Intel leaves ZF, PF and CF alone if FCOMI raises an unmasked #IA, AMD sets them",
+    },
+    Entry {
+        name: "gather-faults",
+        reason: "which elements a gather has done when it faults is the model's choice, as is #AC",
+    },
+    Entry {
+        name: "call-target",
+        reason: "AMD pushes before it looks whether the target of an indirect CALL is canonical, Intel after",
+    },
     Entry { name: "movsxd-16", reason: "AMD reads four bytes for MOVSXD r16, m16, Intel two" },
-    Entry { name: "nop-0f0d", reason: "0F 0D with a register is reserved NOP on Intel, undefined on AMD; not tested" },
+    Entry {
+        name: "nop-0f0d",
+        reason: "0F 0D with a register is reserved NOP on Intel, undefined on AMD; not tested",
+    },
     Entry { name: "undocumented-fstpnce", reason: "FSTPNCE (D9 /3) is undocumented; not tested" },
 ];
 
@@ -82,14 +124,19 @@ pub fn undefined_result(insn: &Instruction, before: &Registers) -> bool {
         && shift_count(insn, before).is_some_and(|(count, bits)| count > bits)
 }
 
-/// Bytes of the stored memory operand that are not compared: ranges relative to it.
-pub fn ignored_bytes(insn: &Instruction) -> &'static [std::ops::Range<u64>] {
-    match (insn.mnemonic(), insn.memory_size()) {
-        (M::Fstenv | M::Fnstenv | M::Fsave | M::Fnsave, MemorySize::FpuEnv14 | MemorySize::FpuState94) => &[6..14],
-        (M::Fstenv | M::Fnstenv | M::Fsave | M::Fnsave, _) => &[12..28],
-        (M::Fxsave | M::Fxsave64, _) => &[6..24, 28..32, 416..512],
-        _ => &[],
-    }
+/// Bytes of the stored memory operand that are not compared, relative to it.
+pub fn ignored_bytes(insn: &Instruction) -> impl Iterator<Item = u64> {
+    let environment = matches!(insn.mnemonic(), M::Fstenv | M::Fnstenv | M::Fsave | M::Fnsave);
+    let short = matches!(insn.memory_size(), MemorySize::FpuEnv14 | MemorySize::FpuState94);
+    let ranges = match insn.mnemonic() {
+        // x87-pointers
+        _ if environment && short => [6..14, 0..0, 0..0],
+        _ if environment => [12..28, 0..0, 0..0],
+        // x87-pointers, fxsave-reserved
+        M::Fxsave | M::Fxsave64 => [6..24, 28..32, 416..512],
+        _ => [0..0, 0..0, 0..0],
+    };
+    ranges.into_iter().flatten()
 }
 
 /// Makes the host's outcome what it would be without Linux in between.
@@ -104,7 +151,13 @@ pub fn without_linux(outcome: &mut Outcome) {
 
 /// Makes the two outcomes equal where they may differ; false if nothing of
 /// them can be compared.
-pub fn reconcile(insn: &Instruction, before: &Registers, operand: Option<u64>, host: &mut Outcome, kluis: &mut Outcome) -> bool {
+pub fn reconcile(
+    insn: &Instruction,
+    before: &Registers,
+    operand: Option<u64>,
+    host: &mut Outcome,
+    kluis: &mut Outcome,
+) -> bool {
     if undefined_result(insn, before) {
         return false;
     }
@@ -155,7 +208,10 @@ pub fn reconcile(insn: &Instruction, before: &Registers, operand: Option<u64>, h
         kluis.regs.sw = kluis.regs.sw & !codes | host.regs.sw & codes;
     }
     // fcomi-unmasked
-    if matches!(mnemonic, M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip) && before.cw & 1 == 0 && host.regs.sw & 1 != 0 {
+    if matches!(mnemonic, M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip)
+        && before.cw & 1 == 0
+        && host.regs.sw & 1 != 0
+    {
         kluis.regs.rflags = host.regs.rflags;
     }
     true

@@ -33,7 +33,9 @@ pub fn encode(rng: &mut Rng, code: Code, rip: u64, targets: [u64; 2]) -> Option<
             0 | 1 => {
                 insn.set_segment_prefix(Register::GS);
                 // Absolute addresses were chosen for a base of zero.
-                if matches!(insn.memory_base(), Register::None | Register::RIP) && !insn.memory_index().is_gpr() {
+                if matches!(insn.memory_base(), Register::None | Register::RIP)
+                    && !insn.memory_index().is_gpr()
+                {
                     insn.set_memory_displacement64(insn.memory_displacement64().wrapping_sub(area::GS_BASE));
                 }
             }
@@ -103,14 +105,21 @@ fn operand(rng: &mut Rng, insn: &mut Instruction, i: u32, kind: K, targets: [u64
         K::mm_or_mem if reg => set(insn, Register::MM0 + number % 8),
         K::xmm_or_mem if reg => set(insn, Register::XMM0 + number),
         K::ymm_or_mem if reg => set(insn, Register::YMM0 + number),
-        K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem
-        | K::ymm_or_mem | K::mem => {
+        K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+        | K::mm_or_mem
+        | K::xmm_or_mem
+        | K::ymm_or_mem
+        | K::mem => {
             insn.set_op_kind(i, OpKind::Memory);
             addressing(rng, insn);
             Some(true)
         }
         K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y => {
-            let first = if matches!(kind, K::mem_vsib32x | K::mem_vsib64x) { Register::XMM0 } else { Register::YMM0 };
+            let first =
+                if matches!(kind, K::mem_vsib32x | K::mem_vsib64x) { Register::XMM0 } else { Register::YMM0 };
             insn.set_op_kind(i, OpKind::Memory);
             insn.set_memory_base(Register::RAX + rng.below(16) as u32);
             insn.set_memory_index(first + number);
@@ -151,8 +160,16 @@ fn operand(rng: &mut Rng, insn: &mut Instruction, i: u32, kind: K, targets: [u64
             insn.set_near_branch64(targets[number as usize % 2]);
             Some(false)
         }
-        K::imm8 | K::imm16 | K::imm32 | K::imm64 | K::imm8_const_1 | K::imm8sex16 | K::imm8sex32 | K::imm8sex64
-        | K::imm32sex64 | K::imm4_m2z => {
+        K::imm8
+        | K::imm16
+        | K::imm32
+        | K::imm64
+        | K::imm8_const_1
+        | K::imm8sex16
+        | K::imm8sex32
+        | K::imm8sex64
+        | K::imm32sex64
+        | K::imm4_m2z => {
             immediate(rng, insn, i, kind);
             Some(false)
         }

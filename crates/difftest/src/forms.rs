@@ -28,24 +28,76 @@ impl Form {
 /// branches, loads of segment registers and the reserved NOPs (0F 0D /r, which
 /// AMD does not have) are left out too.
 pub const EXCLUDED: &[(&[M], &str)] = &[
-    (&[M::Syscall, M::Sysenter, M::Sysexit, M::Sysret, M::Int, M::Int1, M::Int3, M::Into, M::Iret, M::Iretd, M::Iretq],
-        "enters the host's kernel, or leaves by a frame that names host segments"),
-    (&[M::Cpuid, M::Rdtsc, M::Rdtscp, M::Rdpmc, M::Rdrand, M::Rdseed, M::Rdpid, M::Xgetbv],
-        "gives values of the host"),
-    (&[M::In, M::Out, M::Insb, M::Insw, M::Insd, M::Outsb, M::Outsw, M::Outsd],
-        "the host has other ports and permissions"),
-    (&[M::Lar, M::Lsl, M::Verr, M::Verw, M::Lds, M::Les, M::Lfs, M::Lgs, M::Lss],
-        "reads or loads from the host's descriptor tables; loading FS would take the host thread's storage away"),
-    (&[M::Xsave, M::Xsave64, M::Xsaveopt, M::Xsaveopt64, M::Xsavec, M::Xsavec64, M::Xsaves, M::Xsaves64, M::Xrstor,
-       M::Xrstor64, M::Xrstors, M::Xrstors64],
-        "the image depends on the host's XCR0 and on what it tracks as modified (XINUSE); tested with written images in `cpu`"),
-    (&[M::Monitor, M::Mwait, M::Hlt, M::Clzero, M::Xbegin, M::Xend, M::Xabort, M::Xtest],
-        "waits, or depends on the host's transactions"),
+    (
+        &[
+            M::Syscall,
+            M::Sysenter,
+            M::Sysexit,
+            M::Sysret,
+            M::Int,
+            M::Int1,
+            M::Int3,
+            M::Into,
+            M::Iret,
+            M::Iretd,
+            M::Iretq,
+        ],
+        "enters the host's kernel, or leaves by a frame that names host segments",
+    ),
+    (
+        &[M::Cpuid, M::Rdtsc, M::Rdtscp, M::Rdpmc, M::Rdrand, M::Rdseed, M::Rdpid, M::Xgetbv],
+        "gives values of the host",
+    ),
+    (
+        &[M::In, M::Out, M::Insb, M::Insw, M::Insd, M::Outsb, M::Outsw, M::Outsd],
+        "the host has other ports and permissions",
+    ),
+    (
+        &[M::Lar, M::Lsl, M::Verr, M::Verw, M::Lds, M::Les, M::Lfs, M::Lgs, M::Lss],
+        "reads or loads from the host's descriptor tables; loading FS would take the host thread's storage away",
+    ),
+    (
+        &[
+            M::Xsave,
+            M::Xsave64,
+            M::Xsaveopt,
+            M::Xsaveopt64,
+            M::Xsavec,
+            M::Xsavec64,
+            M::Xsaves,
+            M::Xsaves64,
+            M::Xrstor,
+            M::Xrstor64,
+            M::Xrstors,
+            M::Xrstors64,
+        ],
+        "the image depends on the host's XCR0 and on what it tracks as modified (XINUSE); tested with written images in `cpu`",
+    ),
+    (
+        &[M::Monitor, M::Mwait, M::Hlt, M::Clzero, M::Xbegin, M::Xend, M::Xabort, M::Xtest],
+        "waits, or depends on the host's transactions",
+    ),
     (&[M::Fstpnce], "undocumented; processors differ in what an empty register does"),
-    (&[M::Fstenv, M::Fsave, M::Fstcw, M::Fstsw, M::Finit, M::Fclex, M::Feni, M::Fdisi, M::Fstdw, M::Fstsg, M::Fsetpm],
-        "two instructions, FWAIT and another, in iced-x86's eyes; both are tested"),
-    (&[M::Rdfsbase, M::Wrfsbase, M::Rdgsbase, M::Wrgsbase],
-        "FS holds the host thread's storage, GS the tests' known base"),
+    (
+        &[
+            M::Fstenv,
+            M::Fsave,
+            M::Fstcw,
+            M::Fstsw,
+            M::Finit,
+            M::Fclex,
+            M::Feni,
+            M::Fdisi,
+            M::Fstdw,
+            M::Fstsg,
+            M::Fsetpm,
+        ],
+        "two instructions, FWAIT and another, in iced-x86's eyes; both are tested",
+    ),
+    (
+        &[M::Rdfsbase, M::Wrfsbase, M::Rdgsbase, M::Wrgsbase],
+        "FS holds the host thread's storage, GS the tests' known base",
+    ),
 ];
 
 fn excluded(code: Code) -> bool {
@@ -124,8 +176,24 @@ fn host_has(feature: CpuidFeature) -> bool {
         F::XSAVEOPT => *XSAVE & 1 != 0,
         F::XSAVEC => *XSAVE & 2 != 0,
         // The base set of x86-64.
-        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::FPU | F::FPU287
-        | F::FPU387 | F::CX8 | F::CMOV | F::MMX | F::FXSR | F::SSE | F::SSE2 | F::PAUSE | F::MULTIBYTENOP | F::TSC
+        F::INTEL8086
+        | F::INTEL186
+        | F::INTEL286
+        | F::INTEL386
+        | F::INTEL486
+        | F::X64
+        | F::FPU
+        | F::FPU287
+        | F::FPU387
+        | F::CX8
+        | F::CMOV
+        | F::MMX
+        | F::FXSR
+        | F::SSE
+        | F::SSE2
+        | F::PAUSE
+        | F::MULTIBYTENOP
+        | F::TSC
         | F::CPUID => true,
         _ => false,
     }

@@ -250,7 +250,12 @@ fn build_tables(ram: &Ram) {
 }
 
 fn set_mode(s: &mut State) {
-    let user = |selector: u16, attr: Attr| Segment { selector, attr: Attr(attr.0 | 0x6000), limit: u32::MAX, base: 0 };
+    let user = |selector: u16, attr: Attr| Segment {
+        selector,
+        attr: Attr(attr.0 | 0x6000),
+        limit: u32::MAX,
+        base: 0,
+    };
     let null = Segment::default();
     s.seg = [
         null,

@@ -18,11 +18,14 @@ use difftest::tester::{Task, Tester};
 /// the same random states and compares registers, flags, memory and faults.
 /// Exits with 0 if nothing differs, 1 if something does, 2 if it cannot work.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   kluis-difftest --cases 1000000 --jobs 2
   kluis-difftest --group Shift --seed 7
   kluis-difftest --code Adc_rm64_r64 --per-form 100000
-  kluis-difftest --plant Arithmetic      # must exit with 1")]
+  kluis-difftest --plant Arithmetic      # must exit with 1"
+)]
 struct Args {
     /// Cases over all chosen forms, divided evenly
     #[arg(long, default_value_t = 150_000)]
@@ -63,6 +66,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // Readers may close the pipe early.
+    // SAFETY: nothing else has set up signals yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = Args::parse();
     match campaign(&args) {
         Ok(true) => ExitCode::SUCCESS,

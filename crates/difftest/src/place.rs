@@ -5,7 +5,7 @@ use crate::rng::Rng;
 
 /// An address in or at the edge of the data window for `bytes` bytes.
 pub fn window(rng: &mut Rng, bytes: u64) -> u64 {
-    let edge = |rng: &mut Rng, page: u64| DATA + page * 4096 - rng.below(bytes.max(2) - 1).max(1).min(4096);
+    let edge = |rng: &mut Rng, page: u64| DATA + page * 4096 - rng.below(bytes.max(2) - 1).clamp(1, 4096);
     match rng.below(64) {
         0..=30 => DATA + (rng.below(0x2000 - 64) & !63),
         31..=50 => DATA + rng.below(0x2000 - bytes.min(4096)),

@@ -37,13 +37,14 @@ const TABLE: &[(Group, M, Wrong)] = &[
     (Group::String, M::Movsb, Wrong::Gpr(7)),
     (Group::FlagControl, M::Cld, Wrong::Direction),
     (Group::Bmi, M::Blsr, Wrong::Carry),
-    (Group::Misc, M::Lea, Wrong::Gpr(5)),
+    (Group::Misc, M::Pause, Wrong::Gpr(5)),
     (Group::X87, M::Fadd, Wrong::St0),
     (Group::Mmx, M::Paddb, Wrong::St0),
     (Group::Sse, M::Mulps, Wrong::Mxcsr),
     (Group::Avx, M::Vpaddd, Wrong::Vector),
     (Group::Crypto, M::Aesenc, Wrong::Vector),
-    (Group::State, M::Ldmxcsr, Wrong::Mxcsr),
+    (Group::State, M::Fxrstor, Wrong::Mxcsr),
+    (Group::System, M::Clflush, Wrong::Gpr(1)),
 ];
 
 /// Groups with a bug to plant: all of those with user-mode instructions.
@@ -53,7 +54,9 @@ pub fn groups() -> impl Iterator<Item = Group> {
 
 /// Makes Kluis's outcome wrong, if the instruction is the one with the bug.
 pub fn plant(group: Group, insn: &Instruction, outcome: &mut Outcome) {
-    let Some((.., wrong)) = TABLE.iter().find(|(g, m, _)| *g == group && *m == insn.mnemonic()) else { return };
+    let Some((.., wrong)) = TABLE.iter().find(|(g, m, _)| *g == group && *m == insn.mnemonic()) else {
+        return;
+    };
     if outcome.fault.is_some() {
         return;
     }

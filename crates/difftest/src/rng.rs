@@ -14,7 +14,9 @@ impl Rng {
     /// The stream of a seed and a name.
     pub fn named(seed: u64, name: &str) -> Self {
         // FNV-1a.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         let mut rng = Rng(seed ^ hash);
         rng.next();
         rng
@@ -48,9 +50,30 @@ impl Rng {
     /// neighbours, small numbers, or any.
     pub fn integer(&mut self) -> u64 {
         const CORNERS: [u64; 24] = [
-            0, 1, 2, 0x7f, 0x80, 0x81, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x1_0000, 0x7fff_ffff, 0x8000_0000,
-            0xffff_ffff, 0x1_0000_0000, i64::MAX as u64, i64::MIN as u64, u64::MAX, u64::MAX - 1, -0x80i64 as u64,
-            -0x8000i64 as u64, -0x8000_0000i64 as u64, 0x5555_5555_5555_5555,
+            0,
+            1,
+            2,
+            0x7f,
+            0x80,
+            0x81,
+            0xff,
+            0x100,
+            0x7fff,
+            0x8000,
+            0xffff,
+            0x1_0000,
+            0x7fff_ffff,
+            0x8000_0000,
+            0xffff_ffff,
+            0x1_0000_0000,
+            i64::MAX as u64,
+            i64::MIN as u64,
+            u64::MAX,
+            u64::MAX - 1,
+            -0x80i64 as u64,
+            -0x8000i64 as u64,
+            -0x8000_0000i64 as u64,
+            0x5555_5555_5555_5555,
         ];
         match self.below(8) {
             0 | 1 => self.pick(&CORNERS),
@@ -65,9 +88,29 @@ impl Rng {
     /// A single-precision number, of every class.
     pub fn f32(&mut self) -> u32 {
         const CORNERS: [u32; 23] = [
-            0, 0x8000_0000, 0x3f80_0000, 0xbf80_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffc0_0000,
-            0x7f80_0001, 0xffa0_1234, 0x7fff_ffff, 1, 0x8000_0001, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff,
-            0xff7f_ffff, 0x4f00_0000, 0xcf00_0000, 0x5f00_0000, 0x4eff_ffff, 0x3f00_0000, 0x3fc0_0000,
+            0,
+            0x8000_0000,
+            0x3f80_0000,
+            0xbf80_0000,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0000,
+            0xffc0_0000,
+            0x7f80_0001,
+            0xffa0_1234,
+            0x7fff_ffff,
+            1,
+            0x8000_0001,
+            0x007f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0xff7f_ffff,
+            0x4f00_0000,
+            0xcf00_0000,
+            0x5f00_0000,
+            0x4eff_ffff,
+            0x3f00_0000,
+            0x3fc0_0000,
         ];
         match self.below(8) {
             0 | 1 => self.pick(&CORNERS),
@@ -82,11 +125,29 @@ impl Rng {
     /// A double-precision number, of every class.
     pub fn f64(&mut self) -> u64 {
         const CORNERS: [u64; 23] = [
-            0, 1 << 63, 0x3ff0 << 48, 0xbff0 << 48, 0x7ff0 << 48, 0xfff0 << 48, 0x7ff8 << 48, 0xfff8 << 48,
-            0x7ff0_0000_0000_0001, 0xfff4_1234_5678_9abc, 0x7fff_ffff_ffff_ffff, 1, 0x8000_0000_0000_0001,
-            0x000f_ffff_ffff_ffff, 0x0010_0000_0000_0000, 0x7fef_ffff_ffff_ffff, 0xffef_ffff_ffff_ffff,
-            0x41e0_0000_0000_0000, 0xc1e0_0000_0000_0000, 0x43e0_0000_0000_0000, 0xc3e0_0000_0000_0000,
-            0x3fe0_0000_0000_0000, 0x3ff8_0000_0000_0000,
+            0,
+            1 << 63,
+            0x3ff0 << 48,
+            0xbff0 << 48,
+            0x7ff0 << 48,
+            0xfff0 << 48,
+            0x7ff8 << 48,
+            0xfff8 << 48,
+            0x7ff0_0000_0000_0001,
+            0xfff4_1234_5678_9abc,
+            0x7fff_ffff_ffff_ffff,
+            1,
+            0x8000_0000_0000_0001,
+            0x000f_ffff_ffff_ffff,
+            0x0010_0000_0000_0000,
+            0x7fef_ffff_ffff_ffff,
+            0xffef_ffff_ffff_ffff,
+            0x41e0_0000_0000_0000,
+            0xc1e0_0000_0000_0000,
+            0x43e0_0000_0000_0000,
+            0xc3e0_0000_0000_0000,
+            0x3fe0_0000_0000_0000,
+            0x3ff8_0000_0000_0000,
         ];
         match self.below(8) {
             0 | 1 => self.pick(&CORNERS),
@@ -113,11 +174,15 @@ impl Rng {
             0 => 0,
             1 => exponent(0x7fff) | INTEGER,
             2 => exponent(0x7fff) | INTEGER | fraction,
-            3 => fraction,                                      // denormal
-            4 if self.one_in(4) => INTEGER | fraction,          // pseudo-denormal
+            3 => fraction,                                                  // denormal
+            4 if self.one_in(4) => INTEGER | fraction,                      // pseudo-denormal
             4 if self.one_in(3) => exponent(self.below(0x7fff)) | fraction, // unnormal
-            4 if self.one_in(3) => exponent(0x7fff) | fraction, // pseudo-NaN, pseudo-infinity
-            5 => exponent(self.pick(&[1, 2, 0x7ffe, 0x7ffd, 0x3fff - 1023, 0x3fff + 1023])) | INTEGER | fraction,
+            4 if self.one_in(3) => exponent(0x7fff) | fraction,             // pseudo-NaN, pseudo-infinity
+            5 => {
+                exponent(self.pick(&[1, 2, 0x7ffe, 0x7ffd, 0x3fff - 1023, 0x3fff + 1023]))
+                    | INTEGER
+                    | fraction
+            }
             6 => exponent(self.below(0x7fff).max(1)) | INTEGER | fraction,
             7 => exponent(0x3fff) | INTEGER,
             8 | 9 => exponent(0x3fff + self.below(70)) | INTEGER | fraction,

@@ -137,7 +137,8 @@ impl Tester {
             if case::uses_fpu(group) {
                 case::fpu_state(rng, fpu, group);
             }
-            let Some(case) = (0..50).find_map(|_| case::case(rng, encoded, place.rip, place.targets, fpu)) else {
+            let Some(case) = (0..50).find_map(|_| case::case(rng, encoded, place.rip, place.targets, fpu))
+            else {
                 *failures += 1;
                 continue;
             };
@@ -272,12 +273,10 @@ impl Tester {
 
     fn compare_memory(&mut self, insn: &Instruction, case: &Case, lines: &mut Vec<String>) {
         if let Some(at) = case.operand {
-            for range in differences::ignored_bytes(insn) {
-                for address in range.clone().map(|i| at.wrapping_add(i)) {
-                    if let Some(page) = area::mapped_index(address) {
-                        let offset = (address & 0xfff) as usize;
-                        self.kluis.data(page)[offset] = self.native.memory.data()[page * 4096 + offset];
-                    }
+            for address in differences::ignored_bytes(insn).map(|i| at.wrapping_add(i)) {
+                if let Some(page) = area::mapped_index(address) {
+                    let offset = (address & 0xfff) as usize;
+                    self.kluis.data(page)[offset] = self.native.memory.data()[page * 4096 + offset];
                 }
             }
         }

@@ -118,7 +118,7 @@ fn closed_output_ends_the_command_that_writes() {
 fn disks_keep_what_is_written_and_only_that() {
     let _turn = turn();
     let s = Scratch::new();
-    let writable = s.file("writable", [b'w'; 1 << 20]);
+    let writable = s.file("writable", vec![b'w'; 1 << 20]);
     let fixed = s.file("fixed", [b'r'; 4096]);
     let script = "head -c 3 /dev/vda; head -c 3 /dev/vdb; echo
         printf changed | dd of=/dev/vda bs=1 seek=5000 conv=notrunc 2>/dev/null

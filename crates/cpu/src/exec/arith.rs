@@ -283,8 +283,8 @@ fn cmpxchg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
         let src = cpu.s.regs.read::<W>(op.src);
         cpu.s.regs.write(op.dst, src);
     } else {
-        // The destination is written with itself: a 32-bit one is zero-extended.
-        cpu.s.regs.write(op.dst, dst);
+        // The destination stays as it is, upper half included (the pseudocode
+        // writes it back; processors do not, as the differential tester sees).
         cpu.s.regs.write(0, dst);
     }
     Ok(Flow::Next)

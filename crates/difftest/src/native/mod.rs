@@ -17,7 +17,9 @@ use trampoline::{CONTROL, Control};
 #[derive(Debug, thiserror::Error)]
 pub enum NativeError {
     /// A mapping at a fixed address failed.
-    #[error("cannot map {what} at {address:#x}: {reason}; is something else there, or executable memory forbidden?")]
+    #[error(
+        "cannot map {what} at {address:#x}: {reason}; is something else there, or executable memory forbidden?"
+    )]
     Map {
         /// What was to be mapped.
         what: &'static str,

@@ -201,8 +201,11 @@ pub(super) fn install(stack: &[u8]) -> Result<(), NativeError> {
     // `Native` keeps it; the handler obeys the rules for signal handlers.
     unsafe {
         let control = &mut *(CONTROL as *mut Control);
-        control.exit_pointers =
-            [difftest_exit_0 as *const () as u64, difftest_exit_1 as *const () as u64, difftest_exit_2 as *const () as u64];
+        control.exit_pointers = [
+            difftest_exit_0 as *const () as u64,
+            difftest_exit_1 as *const () as u64,
+            difftest_exit_2 as *const () as u64,
+        ];
         control.fx.mxcsr_mask = 0xffff;
         let alternate =
             libc::stack_t { ss_sp: stack.as_ptr() as *mut libc::c_void, ss_flags: 0, ss_size: stack.len() };
@@ -249,9 +252,22 @@ unsafe extern "sysv64" fn on_signal(number: i32, _info: *mut libc::siginfo_t, co
         }
         let gregs = &mut context.uc_mcontext.gregs;
         const ORDER: [i32; 16] = [
-            libc::REG_RAX, libc::REG_RCX, libc::REG_RDX, libc::REG_RBX, libc::REG_RSP, libc::REG_RBP, libc::REG_RSI,
-            libc::REG_RDI, libc::REG_R8, libc::REG_R9, libc::REG_R10, libc::REG_R11, libc::REG_R12, libc::REG_R13,
-            libc::REG_R14, libc::REG_R15,
+            libc::REG_RAX,
+            libc::REG_RCX,
+            libc::REG_RDX,
+            libc::REG_RBX,
+            libc::REG_RSP,
+            libc::REG_RBP,
+            libc::REG_RSI,
+            libc::REG_RDI,
+            libc::REG_R8,
+            libc::REG_R9,
+            libc::REG_R10,
+            libc::REG_R11,
+            libc::REG_R12,
+            libc::REG_R13,
+            libc::REG_R14,
+            libc::REG_R15,
         ];
         for (value, register) in control.out_gpr.iter_mut().zip(ORDER) {
             *value = gregs[register as usize] as u64;

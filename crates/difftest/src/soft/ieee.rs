@@ -4,23 +4,23 @@ use rustc_apfloat::ieee::Quad;
 use rustc_apfloat::{Float, FloatConvert, Round, Status, StatusAnd};
 
 /// Exception flags at their positions in MXCSR and the x87 status word.
-pub type Flags = u32;
+pub(super) type Flags = u32;
 /// Invalid operation.
-pub const IE: Flags = 1;
+pub(super) const IE: Flags = 1;
 /// Denormal operand.
-pub const DE: Flags = 2;
+pub(super) const DE: Flags = 2;
 /// Division by zero.
-pub const ZE: Flags = 4;
+pub(super) const ZE: Flags = 4;
 /// Overflow.
-pub const OE: Flags = 8;
+pub(super) const OE: Flags = 8;
 /// Underflow.
-pub const UE: Flags = 16;
+pub(super) const UE: Flags = 16;
 /// Precision.
-pub const PE: Flags = 32;
+pub(super) const PE: Flags = 32;
 
 /// A binary operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binary {
+pub(super) enum Binary {
     /// a + b
     Add,
     /// a - b
@@ -33,17 +33,17 @@ pub enum Binary {
 
 /// How results are rounded and denormals treated.
 #[derive(Clone, Copy, Debug)]
-pub struct Control {
+pub(super) struct Control {
     /// Rounding mode.
-    pub round: Round,
+    pub(super) round: Round,
     /// Denormal operands are zeros.
-    pub daz: bool,
+    pub(super) daz: bool,
     /// Tiny results are zeros.
-    pub ftz: bool,
+    pub(super) ftz: bool,
 }
 
 /// The rounding mode that two control bits name (*SDM vol. 1 table 4-8*).
-pub fn rounding(bits: u32) -> Round {
+pub(super) fn rounding(bits: u32) -> Round {
     match bits & 3 {
         0 => Round::NearestTiesToEven,
         1 => Round::TowardNegative,
@@ -53,7 +53,7 @@ pub fn rounding(bits: u32) -> Round {
 }
 
 /// A format whose exact results fit [`Quad`] well enough to be rounded once more.
-pub trait Format: Float + FloatConvert<Quad>
+pub(super) trait Format: Float + FloatConvert<Quad>
 where
     Quad: FloatConvert<Self>,
 {
@@ -61,18 +61,18 @@ where
 impl<F: Float + FloatConvert<Quad>> Format for F where Quad: FloatConvert<F> {}
 
 /// The quiet NaN of a NaN.
-pub fn quiet<F: Float>(nan: F) -> F {
+pub(super) fn quiet<F: Float>(nan: F) -> F {
     F::from_bits(nan.to_bits() | 1 << (F::PRECISION - 2))
 }
 
 /// The default NaN: negative, quiet, no payload.
-pub fn indefinite<F: Float>() -> F {
+pub(super) fn indefinite<F: Float>() -> F {
     // Of the 80-bit format the integer bit is explicit and part of NAN.
     F::from_bits(F::NAN.to_bits() | 1 << (F::BITS - 1))
 }
 
 /// Applies DAZ and notes denormal operands.
-pub fn operand<F: Float>(x: F, control: Control, flags: &mut Flags) -> F {
+pub(super) fn operand<F: Float>(x: F, control: Control, flags: &mut Flags) -> F {
     if !x.is_denormal() {
         return x;
     }
@@ -84,7 +84,7 @@ pub fn operand<F: Float>(x: F, control: Control, flags: &mut Flags) -> F {
 }
 
 /// An operand in quadruple precision: exact.
-pub fn wide<F: Format>(x: F) -> Quad
+pub(super) fn wide<F: Format>(x: F) -> Quad
 where
     Quad: FloatConvert<F>,
 {
@@ -97,69 +97,69 @@ fn odd(result: StatusAnd<Quad>) -> Quad {
     Quad::from_bits(result.value.to_bits() | u128::from(inexact))
 }
 
-/// Finishes: the result, rounded, with flags, from the exact value (rounded to
-/// odd in quadruple precision).
-pub fn finish<F: Format>(exact: Quad, control: Control, flags: &mut Flags) -> F
+/// A value that is not rounded yet: `quad * 2^exponent`, to odd.
+#[derive(Clone, Copy, Debug)]
+struct Exact {
+    quad: Quad,
+    exponent: i32,
+}
+
+impl Exact {
+    fn new(result: StatusAnd<Quad>) -> Self {
+        Exact { quad: odd(result), exponent: 0 }
+    }
+
+    /// Rounded to `F`'s precision as if exponents had no bounds: the exponent.
+    fn rounded_exponent<F: Format>(self, round: Round) -> i32
+    where
+        Quad: FloatConvert<F>,
+    {
+        let middle = self.quad.ilogb();
+        let rounded: F = self.quad.scalbn(-middle).convert_r(round, &mut false).value;
+        middle + self.exponent + rounded.ilogb()
+    }
+
+    /// In place, still to odd, if it is in range of quadruple precision.
+    fn in_place(self) -> Quad {
+        let scaled = self.quad.scalbn_r(self.exponent, Round::TowardZero);
+        if scaled.scalbn(-self.exponent) == self.quad {
+            return scaled;
+        }
+        Quad::from_bits(scaled.to_bits() | 1)
+    }
+}
+
+/// Finishes: the result, rounded, with flags.
+fn finish<F: Format>(exact: Exact, control: Control, flags: &mut Flags) -> F
 where
     Quad: FloatConvert<F>,
 {
-    if exact.is_zero() || exact.is_infinite() || exact.is_nan() {
-        return exact.convert_r(control.round, &mut false).value;
+    let quad = exact.quad;
+    if quad.is_zero() || quad.is_infinite() || quad.is_nan() {
+        return quad.convert_r(control.round, &mut false).value;
     }
-    let StatusAnd { status, value }: StatusAnd<F> = exact.convert_r(control.round, &mut false);
-    if overflows::<F>(exact, control.round) {
+    let exponent = exact.rounded_exponent::<F>(control.round);
+    if exponent > F::MAX_EXP {
         *flags |= OE | PE;
-        return value;
+        // Infinity or the largest number, by the rounding mode.
+        let largest = if quad.is_negative() { -F::largest() } else { F::largest() };
+        return largest.add_r(largest, control.round).value;
     }
-    if is_tiny::<F>(exact, control.round) {
+    let StatusAnd { status, value }: StatusAnd<F> = exact.in_place().convert_r(control.round, &mut false);
+    let inexact = status.contains(Status::INEXACT);
+    if exponent < F::MIN_EXP {
         if control.ftz {
             *flags |= UE | PE;
             return F::ZERO.copy_sign(value);
         }
-        if status.contains(Status::INEXACT) {
-            *flags |= UE;
-        }
+        *flags |= if inexact { UE } else { 0 };
     }
-    if status.contains(Status::INEXACT) {
-        *flags |= PE;
-    }
+    *flags |= if inexact { PE } else { 0 };
     value
 }
 
-/// Too large after rounding to the format's precision with an unbounded
-/// exponent, also where the result is then the largest finite number.
-fn overflows<F: Format>(exact: Quad, round: Round) -> bool
-where
-    Quad: FloatConvert<F>,
-{
-    if exact.ilogb() != F::MAX_EXP {
-        return exact.ilogb() > F::MAX_EXP;
-    }
-    let lowered: F = exact.scalbn(-8).convert_r(round, &mut false).value;
-    lowered.ilogb() + 8 > F::MAX_EXP
-}
-
-/// Tiny after rounding: rounded to the format's precision, but with an
-/// unbounded exponent, it is below the smallest normal number.
-fn is_tiny<F: Format>(exact: Quad, round: Round) -> bool
-where
-    Quad: FloatConvert<F>,
-{
-    let limit = F::MIN_EXP;
-    let exponent = exact.ilogb();
-    if exponent >= limit {
-        return false;
-    }
-    if exponent < limit - 1 {
-        return true;
-    }
-    // Just below: it may round up to the smallest normal number.
-    let lifted: F = exact.scalbn(8).convert_r(round, &mut false).value;
-    lifted.ilogb() < limit + 8
-}
-
 /// Add, subtract, multiply, divide; NaNs by SSE's rule, that the first one wins.
-pub fn binary<F: Format>(op: Binary, a: F, b: F, control: Control) -> (F, Flags)
+pub(super) fn binary<F: Format>(op: Binary, a: F, b: F, control: Control) -> (F, Flags)
 where
     Quad: FloatConvert<F>,
 {
@@ -172,7 +172,13 @@ where
     }
     let a = operand(a, control, &mut flags);
     let b = operand(b, control, &mut flags);
-    let (wa, wb) = (wide(a), wide(b));
+    let (mut wa, mut wb, mut exponent) = (wide(a), wide(b), 0);
+    if matches!(op, Binary::Mul | Binary::Div) && a.is_finite_non_zero() && b.is_finite_non_zero() {
+        // Products and quotients of extended precision leave quadruple's range too.
+        let (ea, eb) = (wa.ilogb(), wb.ilogb());
+        (wa, wb) = (wa.scalbn(-ea), wb.scalbn(-eb));
+        exponent = if op == Binary::Mul { ea + eb } else { ea - eb };
+    }
     let result = match op {
         Binary::Add => wa.add_r(wb, Round::TowardZero),
         Binary::Sub => wa.sub_r(wb, Round::TowardZero),
@@ -191,8 +197,7 @@ where
         let zero = if op == Binary::Add { a.add_r(b, control.round) } else { a.sub_r(b, control.round) };
         return (zero.value, flags);
     }
-    let exact = odd(result);
-    let value = finish(exact, control, &mut flags);
+    let value = finish(Exact { quad: odd(result), exponent }, control, &mut flags);
     (value, flags)
 }
 
@@ -202,7 +207,7 @@ fn signed<F: Float>(x: Quad) -> F {
 }
 
 /// Multiply and add of numbers that are not NaN, with one rounding.
-pub fn fused<F: Format>(a: F, b: F, c: F, control: Control) -> (F, Flags)
+pub(super) fn fused<F: Format>(a: F, b: F, c: F, control: Control) -> (F, Flags)
 where
     Quad: FloatConvert<F>,
 {
@@ -217,12 +222,12 @@ where
     if result.value.is_zero() {
         return (a.mul_add_r(b, c, control.round).value, flags);
     }
-    let value = finish(odd(result), control, &mut flags);
+    let value = finish(Exact::new(result), control, &mut flags);
     (value, flags)
 }
 
 /// Square root, digit by digit.
-pub fn square_root<F: Format>(a: F, control: Control) -> (F, Flags)
+pub(super) fn square_root<F: Format>(a: F, control: Control) -> (F, Flags)
 where
     Quad: FloatConvert<F>,
 {
@@ -246,13 +251,13 @@ where
     let m = wide(a).scalbn(shift).to_u128_r(128, Round::TowardZero, &mut false).value;
     let root = m.isqrt();
     // PRECISION + 1 bits or more, and whether that is all: rounding needs no more.
-    let exact = Quad::from_u128(root << 1 | u128::from(root * root != m)).value.scalbn(-shift / 2 - 1);
-    let value = finish(exact, control, &mut flags);
+    let quad = Quad::from_u128(root << 1 | u128::from(root * root != m)).value;
+    let value = finish(Exact { quad, exponent: -shift / 2 - 1 }, control, &mut flags);
     (value, flags)
 }
 
 /// MIN and MAX: the second operand if one is NaN, or both are zero.
-pub fn min_max<F: Float>(max: bool, a: F, b: F, control: Control) -> (F, Flags) {
+pub(super) fn min_max<F: Float>(max: bool, a: F, b: F, control: Control) -> (F, Flags) {
     let mut flags = 0;
     if a.is_nan() || b.is_nan() {
         let silent = Control { daz: control.daz, ..control };
@@ -265,7 +270,7 @@ pub fn min_max<F: Float>(max: bool, a: F, b: F, control: Control) -> (F, Flags) 
 }
 
 /// Conversion between formats.
-pub fn convert<F: Format, G: Format>(a: F, control: Control) -> (G, Flags)
+pub(super) fn convert<F: Format, G: Format>(a: F, control: Control) -> (G, Flags)
 where
     Quad: FloatConvert<F> + FloatConvert<G>,
 {
@@ -279,12 +284,12 @@ where
         return (value, flags);
     }
     let a = operand(a, control, &mut flags);
-    let value = finish(wide(a), control, &mut flags);
+    let value = finish(Exact { quad: wide(a), exponent: 0 }, control, &mut flags);
     (value, flags)
 }
 
 /// Conversion to a signed integer of `bits`; the indefinite integer if it does not fit.
-pub fn to_integer<F: Float>(a: F, bits: usize, round: Round, daz: bool) -> (i64, Flags) {
+pub(super) fn to_integer<F: Float>(a: F, bits: usize, round: Round, daz: bool) -> (i64, Flags) {
     let a = if daz && a.is_denormal() { F::ZERO } else { a };
     let mut exact = false;
     let result = a.to_i128_r(bits, round, &mut exact);
@@ -295,7 +300,7 @@ pub fn to_integer<F: Float>(a: F, bits: usize, round: Round, daz: bool) -> (i64,
 }
 
 /// Conversion from a signed integer.
-pub fn from_integer<F: Float>(a: i64, round: Round) -> (F, Flags) {
+pub(super) fn from_integer<F: Float>(a: i64, round: Round) -> (F, Flags) {
     let result = F::from_i128_r(i128::from(a), round);
     (result.value, if result.status.contains(Status::INEXACT) { PE } else { 0 })
 }

@@ -10,8 +10,6 @@ use iced_x86::Instruction;
 
 use crate::snapshot::{Outcome, Registers};
 
-pub use ieee::Flags;
-
 /// Judges Kluis's outcome: `None` if the instruction, or this case of it, is
 /// not known here, else what is wrong. `operand` holds the bytes at the memory operand.
 pub fn judge(

@@ -267,7 +267,8 @@ where
             What::ToGpr(truncate) => {
                 let round = if truncate { Round::TowardZero } else { control.round };
                 let wide = insn.op0_register().size() == 8;
-                let (r, f) = ieee::to_integer(float(&last, i), if wide { 64 } else { 32 }, round, control.daz);
+                let (r, f) =
+                    ieee::to_integer(float(&last, i), if wide { 64 } else { 32 }, round, control.daz);
                 (8, if wide { r as u64 } else { narrow(r) }, f)
             }
         };

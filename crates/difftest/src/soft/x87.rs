@@ -32,10 +32,7 @@ pub(super) fn judge(
         _ => return None,
     };
     let (mut flags, memory) = (0, insn.op0_kind() == OpKind::Memory);
-    let popped = matches!(
-        insn.mnemonic(),
-        M::Faddp | M::Fsubp | M::Fsubrp | M::Fmulp | M::Fdivp | M::Fdivrp
-    );
+    let popped = matches!(insn.mnemonic(), M::Faddp | M::Fsubp | M::Fsubrp | M::Fmulp | M::Fdivp | M::Fdivrp);
     // The destination register and the other operand.
     let (number, other) = if memory {
         (0, memory_operand(insn, operand?, &mut flags)?)
@@ -113,6 +110,11 @@ fn memory_operand(insn: &Instruction, bytes: &[u8], flags: &mut Flags) -> Option
 
 /// The operation at a precision of 24, 53 or 64 bits.
 fn compute(op: Binary, a: Extended, b: Extended, precision: u32, round: Round) -> Option<(Extended, Flags)> {
+    // Sums near the end of the range leave that of quadruple precision too.
+    let edge = |x: Extended| x.is_finite_non_zero() && x.ilogb() > Extended::MAX_EXP - 2;
+    if matches!(op, Binary::Add | Binary::Sub) && (edge(a) || edge(b)) {
+        return None;
+    }
     if precision == 64 {
         let control = Control { round, daz: false, ftz: false };
         let (value, flags) = ieee::binary(op, a, b, control);
@@ -125,7 +127,8 @@ fn compute(op: Binary, a: Extended, b: Extended, precision: u32, round: Round) -
         Binary::Mul => a.mul_r(b, toward),
         Binary::Div => a.div_r(b, toward),
     };
-    if !(exact.status & !Status::INEXACT).is_empty() || !exact.value.is_normal() {
+    let overflow = exact.value.is_finite_non_zero() && exact.value.ilogb() == Extended::MAX_EXP;
+    if !(exact.status & !Status::INEXACT).is_empty() || !exact.value.is_normal() || overflow {
         return None;
     }
     // To odd, so that rounding again is right; then in a format of that

@@ -280,7 +280,8 @@ fn last_words_before_the_machine_ends_count() {
 
 #[test]
 fn agents_that_cannot_be_trusted_end_the_session() {
-    let cases: [(&str, fn(&mut Guest)); 7] = [
+    type Script = fn(&mut Guest);
+    let cases: [(&str, Script); 7] = [
         ("version", |g| g.say(&ToHost::Hello { version: VERSION + 1 })),
         ("nonsense", |g| g.raw(&[1, 0, 0, 0, 0x55, 0])),
         ("nonsense", |g| g.raw(&[0xff; 64])),

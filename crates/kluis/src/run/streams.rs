@@ -312,7 +312,7 @@ mod tests {
     impl Port for Slow {
         fn write(&self, data: &[u8]) -> usize {
             // every other call has no room
-            if self.waits.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            if self.waits.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                 return 0;
             }
             let n = data.len().min(1000);
