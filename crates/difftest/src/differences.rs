@@ -74,6 +74,14 @@ pub const ENTRIES: &[Entry] = &[
     },
     Entry { name: "movsxd-16", reason: "AMD reads four bytes for MOVSXD r16, m16, Intel two" },
     Entry {
+        name: "dpp-steps",
+        reason: "which of DPPS's and DPPD's steps still set flags when an earlier one raises an unmasked exception is the model's choice",
+    },
+    Entry {
+        name: "unmasked-precision",
+        reason: "Kluis sets PE beside an unmasked OE or UE if the masked result is inexact, processors if the scaled one is",
+    },
+    Entry {
         name: "nop-0f0d",
         reason: "0F 0D with a register is reserved NOP on Intel, undefined on AMD; not tested",
     },
@@ -207,6 +215,18 @@ pub fn reconcile(
     if host.fault.is_none() && codes != 0 {
         kluis.regs.sw = kluis.regs.sw & !codes | host.regs.sw & codes;
     }
+    let both_simd = [host.fault, kluis.fault].iter().all(|f| f.is_some_and(|f| f.vector == 19));
+    // dpp-steps
+    if both_simd && matches!(mnemonic, M::Dpps | M::Dppd | M::Vdpps | M::Vdppd) {
+        kluis.regs.mxcsr = host.regs.mxcsr;
+    }
+    // unmasked-precision
+    const OE_UE: u32 = 3 << 3;
+    const PE: u32 = 1 << 5;
+    let unmasked = !(before.mxcsr >> 7) & OE_UE;
+    if both_simd && host.regs.mxcsr & kluis.regs.mxcsr & unmasked != 0 && host.regs.mxcsr & PE == 0 {
+        kluis.regs.mxcsr &= !PE;
+    }
     // fcomi-unmasked
     if matches!(mnemonic, M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip)
         && before.cw & 1 == 0
@@ -230,5 +250,38 @@ fn undefined_codes(insn: &Instruction) -> u16 {
         M::Ffree | M::Ffreep => C0 | C1 | C2 | C3,
         M::Fsin | M::Fcos | M::Fsincos | M::Fptan => C0 | C3,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_and_document_name_the_same_differences() {
+        let document = include_str!("../../../docs/differences.md");
+        let named = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let mut named: Vec<_> = named.collect();
+        let mut listed: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+        named.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(named, listed);
+    }
+
+    #[test]
+    fn shift_flags_depend_on_the_masked_count() {
+        use iced_x86::{Decoder, DecoderOptions};
+        let decode = |bytes: &[u8]| Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE).decode();
+        let undefined = |bytes: &[u8], cl: u64| {
+            let mut before = Registers::default();
+            before.gpr[1] = cl;
+            undefined_flags(&decode(bytes), &before)
+        };
+        assert_eq!(undefined(&[0xd3, 0xe0], 32), 0); // shl eax, cl
+        assert_eq!(undefined(&[0xd3, 0xe0], 1), AF);
+        assert_eq!(undefined(&[0xd3, 0xe0], 2), AF | OF);
+        assert_eq!(undefined(&[0xd2, 0xe0], 9), AF | OF | CF); // shl al, cl
+        assert_eq!(undefined(&[0xd3, 0xc0], 5), OF); // rol eax, cl
+        assert_eq!(undefined(&[0x48, 0xd3, 0xe0], 64), 0); // shl rax, cl
     }
 }

@@ -57,9 +57,9 @@ pub fn agent_frames(data: &[u8]) {
             // Every turn takes a frame or an error off the stream.
             for _ in 0..=now.len() + 1 {
                 let more = if to_guest {
-                    next(ToGuest::next(&mut decoder), ToGuest::encode, |d| ToGuest::next(d))
+                    next(ToGuest::next(&mut decoder), ToGuest::encode, ToGuest::next)
                 } else {
-                    next(ToHost::next(&mut decoder), ToHost::encode, |d| ToHost::next(d))
+                    next(ToHost::next(&mut decoder), ToHost::encode, ToHost::next)
                 };
                 if !more {
                     break;
@@ -145,7 +145,9 @@ fn vmlinux() -> Vec<u8> {
         let at = 64 + 56 * i;
         let offset = file.len() as u64;
         put(&mut file, at, &1u32.to_le_bytes());
-        for (field, value) in [(8, offset), (16, address), (24, address), (32, data.len() as u64), (40, memory)] {
+        for (field, value) in
+            [(8, offset), (16, address), (24, address), (32, data.len() as u64), (40, memory)]
+        {
             put(&mut file, at + field, &value.to_le_bytes());
         }
         file.extend_from_slice(data);

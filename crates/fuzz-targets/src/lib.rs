@@ -36,10 +36,22 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "code_bytes", run: code::code_bytes, seeds: code::seeds, cases: 12_000, max_len: 512 },
-    Target { name: "kernel_image", run: files::kernel_image, seeds: files::kernels, cases: 1500, max_len: 4096 },
-    Target { name: "deb_image", run: files::deb_image, seeds: files::packages, cases: 1500, max_len: 4096 },
-    Target { name: "agent_frames", run: files::agent_frames, seeds: files::frames, cases: 20_000, max_len: 512 },
+    Target { name: "code_bytes", run: code::code_bytes, seeds: code::seeds, cases: 6000, max_len: 512 },
+    Target {
+        name: "kernel_image",
+        run: files::kernel_image,
+        seeds: files::kernels,
+        cases: 10_000,
+        max_len: 4096,
+    },
+    Target { name: "deb_image", run: files::deb_image, seeds: files::packages, cases: 10_000, max_len: 4096 },
+    Target {
+        name: "agent_frames",
+        run: files::agent_frames,
+        seeds: files::frames,
+        cases: 20_000,
+        max_len: 512,
+    },
     Target { name: "device_serial", ..device::SMALL[0] },
     Target { name: "device_rtc", ..device::SMALL[1] },
     Target { name: "device_pit", ..device::SMALL[2] },

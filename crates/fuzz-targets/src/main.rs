@@ -39,7 +39,8 @@ fn seeds(folder: &Path) -> Result<(), String> {
 }
 
 fn run(name: &str, files: &[&str]) -> Result<(), String> {
-    let target = fuzz_targets::target(name).ok_or_else(|| format!("no target {name}; see `fuzz-targets list`"))?;
+    let target =
+        fuzz_targets::target(name).ok_or_else(|| format!("no target {name}; see `fuzz-targets list`"))?;
     for file in files {
         let data = fs::read(file).map_err(|e| format!("cannot read {file}: {e}"))?;
         println!("{file}: {} bytes", data.len());

@@ -11,7 +11,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -20,30 +20,32 @@ impl Rng {
 
     /// A number below `n`; 0 if `n` is.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 16) as usize % n.max(1)
+        (self.u64() >> 16) as usize % n.max(1)
     }
 
     /// Up to `max` random bytes, some lengths of zeros among them.
     pub fn bytes(&mut self, max: usize) -> Vec<u8> {
         let len = self.below(max + 1);
         let zeros = self.below(4) == 0;
-        (0..len).map(|_| if zeros && self.below(3) != 0 { 0 } else { (self.next() >> 32) as u8 }).collect()
+        (0..len).map(|_| if zeros && self.below(3) != 0 { 0 } else { (self.u64() >> 32) as u8 }).collect()
     }
 }
 
 /// Changes a few places of `data`: bytes, bits, whole numbers, runs moved or
 /// taken out, the end cut off.
 pub fn mutate(data: &mut Vec<u8>, rng: &mut Rng) {
-    const NUMBERS: [u64; 10] = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, u32::MAX as u64, u64::MAX];
+    const NUMBERS: [u64; 10] =
+        [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, u32::MAX as u64, u64::MAX];
     for _ in 0..1 + rng.below(8) {
         // Half of the changes go where headers are.
         let reach = if rng.below(2) == 0 { data.len().min(0x280) } else { data.len() };
         let at = rng.below(reach);
         match rng.below(9) {
-            0..=2 if at < data.len() => data[at] = rng.next() as u8,
+            0..=2 if at < data.len() => data[at] = rng.u64() as u8,
             3 if at < data.len() => data[at] ^= 1 << rng.below(8),
             4 | 5 => {
-                let number = NUMBERS[rng.below(NUMBERS.len())].wrapping_add(rng.below(3) as u64).to_le_bytes();
+                let number =
+                    NUMBERS[rng.below(NUMBERS.len())].wrapping_add(rng.below(3) as u64).to_le_bytes();
                 let len = (1 << rng.below(4)).min(data.len() - at);
                 data[at..at + len].copy_from_slice(&number[..len]);
             }

@@ -58,7 +58,12 @@ pub(super) fn pci(data: &[u8]) {
             _ => {
                 // A function that is there, a register of its header or its capabilities.
                 let at = u64::from(input.pick(&[0u8, 1, 31])) << 15 | u64::from(input.u8());
-                registers(&mut ecam, &mut Input::new(input.bytes(12)), &[at, at & !3, 0xffff_ffff], |_, _| {});
+                registers(
+                    &mut ecam,
+                    &mut Input::new(input.bytes(12)),
+                    &[at, at & !3, 0xffff_ffff],
+                    |_, _| {},
+                );
             }
         }
     });
