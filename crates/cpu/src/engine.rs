@@ -104,6 +104,7 @@ impl Engine {
     }
 
     fn run_until(&mut self, end: u64) -> Exit {
+        let mut idle_turns = 0;
         loop {
             if self.cpu.attention() != 0
                 && let Some(exit) = self.attend()
@@ -118,10 +119,19 @@ impl Engine {
             if self.cpu.retired >= end {
                 return Exit::Budget;
             }
+            let before = self.cpu.retired;
             if self.cpu.stepping() {
                 self.step();
             } else if let Err(exception) = self.blocks(end) {
                 self.cpu.raise(exception);
+            }
+            // A handler that faults at once retires nothing: a turn without
+            // progress counts against the budget all the same.
+            if self.cpu.retired == before {
+                idle_turns += 1;
+                if idle_turns > end.saturating_sub(before) {
+                    return Exit::Budget;
+                }
             }
         }
     }

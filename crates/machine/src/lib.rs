@@ -1,13 +1,13 @@
 //! The machine: processors on a board, guest time, and its life from start to
 //! power-off.
 //!
-//! * [`config`]: what a machine is made of
-//! * [`board`]: devices at their ports and addresses
-//! * [`interrupts`]: wires and messages to the local APICs
-//! * [`clock`]: guest time; [`timers`]: the thread that ticks device timers
-//! * [`vcpu`]: the thread of a processor
-//! * [`running`]: a machine that runs, as its owner sees it
-//! * [`report`]: a processor's state in words
+//! * `config`: what a machine is made of
+//! * `board`: devices at their ports and addresses
+//! * `interrupts`: wires and messages to the local APICs
+//! * `clock`: guest time; `timers`: the thread that ticks device timers
+//! * `vcpu`: the thread of a processor
+//! * `running`: a machine that runs, as its owner sees it
+//! * `report`: a processor's state in words
 #![forbid(unsafe_code)]
 
 mod board;

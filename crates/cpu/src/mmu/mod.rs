@@ -2,7 +2,7 @@
 //!
 //! * [`walk`]: paging structures
 //! * [`tlb`]: the software TLB
-//! * [`fill`](Cpu::translate): the one place where a translation is formed
+//! * `fill`: the one place where a translation is formed
 //! * [`access`]: loads, stores and atomic updates at linear addresses
 
 pub mod access;
