@@ -10,5 +10,3 @@ mod fill;
 pub mod tlb;
 pub mod walk;
 
-#[allow(unused_imports)]
-use crate::Cpu;
