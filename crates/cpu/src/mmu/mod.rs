@@ -9,4 +9,3 @@ pub mod access;
 mod fill;
 pub mod tlb;
 pub mod walk;
-
