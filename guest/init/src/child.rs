@@ -168,10 +168,14 @@ fn on_terminal(command: &mut Command, tty: &Tty) -> io::Result<Child> {
         command.env("TERM", OsStr::from_bytes(&tty.term));
     }
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
-    // SAFETY: between fork and exec this makes two system calls and touches no
+    // SAFETY: between fork and exec this makes system calls and touches no
     // memory that another thread may have locked.
     unsafe {
         command.pre_exec(|| {
+            // typed signals must act, whatever this process was started with
+            for signal in [libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             rustix::process::setsid()?;
             // descriptor 0 is the terminal by now
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
