@@ -33,7 +33,7 @@ pub struct Engine {
 }
 
 /// Requests that are attended to whatever RFLAGS.IF says.
-const UNMASKED: u32 = request::INIT | request::SIPI | request::CODE | request::EXIT;
+const UNMASKED: u32 = request::INIT | request::SIPI | request::CODE | request::EXIT | request::BUS;
 
 impl Cpu {
     /// Requests that would be attended to now.
@@ -141,6 +141,9 @@ impl Engine {
         let cpu = &mut self.cpu;
         let shared = cpu.shared.clone();
         let take = |bit: u32| shared.pending.fetch_and(!bit, Ordering::SeqCst) & bit != 0;
+        if take(request::BUS) {
+            shared.await_bus();
+        }
         if take(request::CODE) {
             // The epoch first: what is announced later comes with a new request.
             let epoch = cpu.ram.code().epoch();

@@ -1,7 +1,7 @@
 //! The part of a processor that other threads may touch: requests for its
-//! attention, its inbox of code-map news, and the machine's bus lock.
+//! attention, its inbox of code-map news, and the machine's bus.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub mod request {
     pub const EXIT: u32 = 1 << 5;
     /// An interrupt from the external controller (ExtINT).
     pub const EXT_INT: u32 = 1 << 6;
+    /// Another processor holds the bus: wait at this boundary until it lets go.
+    pub const BUS: u32 = 1 << 7;
 }
 
 /// The shared part of one processor.
@@ -38,6 +40,8 @@ pub struct Shared {
     written: Mutex<Vec<(u64, u32)>>,
     /// True while the processor waits and so executes nothing.
     idle: AtomicBool,
+    /// True while the processor waits for the bus, between or before instructions.
+    parked: AtomicBool,
     /// Code-map epoch up to which announcements have been dealt with.
     seen: AtomicU64,
     /// Instructions retired, published now and then.
@@ -58,6 +62,7 @@ impl Shared {
             sipi_vector: AtomicU32::new(0),
             written: Mutex::default(),
             idle: AtomicBool::new(true),
+            parked: AtomicBool::new(false),
             seen: AtomicU64::new(0),
             retired: AtomicU64::new(0),
             // The processor that is made for this replaces it by its own.
@@ -149,13 +154,16 @@ impl Shared {
             Some(timeout) => drop(self.wake.1.wait_timeout_while(guard, timeout, idle)),
             None => drop(self.wake.1.wait_while(guard, idle)),
         }
-        self.idle.store(false, Ordering::SeqCst);
+        self.set_idle(false);
     }
 
     /// Says whether the processor executes; while it does not, it need not
     /// answer announcements.
     pub(crate) fn set_idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::SeqCst);
+        // Either this processor sees a request that came before, or whoever
+        // made it sees that this processor executes.
+        fence(Ordering::SeqCst);
     }
 
     /// True once announcements up to `epoch` cannot be missed any more.
@@ -171,10 +179,42 @@ impl Shared {
         std::mem::take(&mut *lock(&self.written))
     }
 
-    /// Holds the machine's bus lock, for locked accesses that no single host
-    /// instruction performs.
-    pub(crate) fn bus_lock(&self) -> MutexGuard<'_, ()> {
-        lock(&self.bus)
+    /// Locks the bus: until the guard is dropped no other processor executes
+    /// anything. For locked accesses that no single host instruction performs.
+    ///
+    /// To be called before the instruction has looked at memory: while this
+    /// processor waits for its turn, others have theirs.
+    pub(crate) fn lock_bus(&self) -> MutexGuard<'_, ()> {
+        let bus = self.take_bus();
+        for peer in self.others() {
+            peer.request(request::BUS);
+        }
+        for peer in self.others() {
+            let still = || peer.idle.load(Ordering::SeqCst) || peer.parked.load(Ordering::SeqCst);
+            // A machine that is being stopped may have lost a processor's thread.
+            while !still() && self.pending.load(Ordering::SeqCst) & request::EXIT == 0 {
+                std::thread::yield_now();
+            }
+        }
+        bus
+    }
+
+    /// Waits at an instruction boundary until nobody holds the bus.
+    pub(crate) fn await_bus(&self) {
+        drop(self.take_bus());
+    }
+
+    /// Waits for the bus; others may meanwhile take this processor as stopped.
+    fn take_bus(&self) -> MutexGuard<'_, ()> {
+        self.parked.store(true, Ordering::SeqCst);
+        let bus = lock(&self.bus);
+        // With the bus held: who takes it next finds this processor running.
+        self.parked.store(false, Ordering::SeqCst);
+        bus
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        self.peers().iter().filter(|peer| !std::ptr::eq(Arc::as_ptr(peer), self))
     }
 }
 
@@ -247,4 +287,69 @@ pub fn deliver(peers: &[Arc<Shared>], dest: u8, logical: bool, mode: u8, vector:
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves these plain values usable.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cpu, Engine, Model, bus::NoBus};
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
+
+    #[test]
+    fn while_one_processor_holds_the_bus_no_other_executes() {
+        let ram = mem::Ram::new(&[(0, 0x1_0000)]).unwrap();
+        // Real mode: `inc word [0x2000 + 2 * id]; jmp` back.
+        let shared = processors(3);
+        let running = AtomicUsize::new(2);
+        let count = |id: u64| {
+            let mut word = [0; 2];
+            assert!(ram.read(0x2000 + 2 * id, &mut word));
+            u16::from_le_bytes(word)
+        };
+        let (mut alive, mut stopped) = (true, true);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for id in 1..3u8 {
+                let at = 0x1000 * u64::from(id) + 0x2000;
+                ram.write(at, &[0xff, 0x06, 2 * id, 0x20, 0xeb, 0xfa]);
+                let model = Arc::new(Model::xeon_8370c());
+                let bus = Arc::new(NoBus::default());
+                let mut cpu =
+                    Cpu::new(usize::from(id), model, ram.clone(), bus, shared[usize::from(id)].clone());
+                cpu.s.seg[1].base = 0;
+                cpu.s.rip = at;
+                cpu.activity = crate::Activity::Active;
+                let (stop, running) = (&stop, &running);
+                scope.spawn(move || {
+                    let mut engine = Engine::new(cpu);
+                    while !stop.load(Ordering::SeqCst) {
+                        engine.run(10_000);
+                    }
+                    running.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            // Nothing asserted here: the others must be stopped in any case.
+            let begin = Instant::now();
+            let moves = |id| {
+                let before = count(id);
+                while count(id) == before && begin.elapsed() < Duration::from_secs(60) {
+                    std::thread::yield_now();
+                }
+                count(id) != before
+            };
+            for _ in 0..20 {
+                alive &= moves(1) && moves(2);
+                let bus = shared[0].lock_bus();
+                let before = (count(1), count(2));
+                std::thread::sleep(Duration::from_millis(2));
+                stopped &= (count(1), count(2)) == before;
+                drop(bus);
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+        assert!(alive, "a processor did not go on");
+        assert!(stopped, "a processor executed while the bus was held");
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+    }
 }

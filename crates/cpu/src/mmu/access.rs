@@ -77,9 +77,9 @@ impl Cpu {
         } else {
             self.check(la, W::BYTES, seg)?;
             if self.crosses(la, W::BYTES) {
-                // A bus lock: nobody else may be between the halves.
+                // A bus lock: nobody else may see, or be, between the halves.
                 let shared = self.shared.clone();
-                let _bus = shared.bus_lock();
+                let _bus = shared.lock_bus();
                 return self.update::<W>(la, seg, change);
             }
             let place = self.translate(la, Access::Write, self.rights())?;
