@@ -3,10 +3,12 @@
 //! * [`ram`]: the VM's RAM in host memory, and its place in the physical address map
 //! * [`code`]: which 128-byte granules of RAM hold decoded code, so that a write there is noticed
 //! * [`raw`]: single host accesses that guest processors may race on
+//! * [`secret`]: host memory for what is on the processor: keys, enclave state, plaintext
 
 pub mod code;
 pub mod ram;
 pub mod raw;
+pub mod secret;
 
 pub use code::{CodeListener, CodeMap};
 pub use ram::{GuestRam, MemError, Ram};
