@@ -78,10 +78,6 @@ pub const ENTRIES: &[Entry] = &[
         reason: "which of DPPS's and DPPD's steps still set flags when an earlier one raises an unmasked exception is the model's choice",
     },
     Entry {
-        name: "unmasked-precision",
-        reason: "Kluis sets PE beside an unmasked OE or UE if the masked result is inexact, processors if the scaled one is",
-    },
-    Entry {
         name: "nop-0f0d",
         reason: "0F 0D with a register is reserved NOP on Intel, undefined on AMD; not tested",
     },
@@ -219,13 +215,6 @@ pub fn reconcile(
     // dpp-steps
     if both_simd && matches!(mnemonic, M::Dpps | M::Dppd | M::Vdpps | M::Vdppd) {
         kluis.regs.mxcsr = host.regs.mxcsr;
-    }
-    // unmasked-precision
-    const OE_UE: u32 = 3 << 3;
-    const PE: u32 = 1 << 5;
-    let unmasked = !(before.mxcsr >> 7) & OE_UE;
-    if both_simd && host.regs.mxcsr & kluis.regs.mxcsr & unmasked != 0 && host.regs.mxcsr & PE == 0 {
-        kluis.regs.mxcsr &= !PE;
     }
     // fcomi-unmasked
     if matches!(mnemonic, M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip)

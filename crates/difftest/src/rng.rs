@@ -112,12 +112,14 @@ impl Rng {
             0x3f00_0000,
             0x3fc0_0000,
         ];
-        match self.below(8) {
+        match self.below(9) {
             0 | 1 => self.pick(&CORNERS),
             2 => self.next() as u32 & 0x807f_ffff,
             // Around one: results that need rounding, not overflow.
             3 | 4 => (self.next() as u32 & 0x80ff_ffff).wrapping_add(0x3f00_0000),
             5 => ((self.below(2000) as i32 - 1000) as f32 / 2.0).to_bits(),
+            // Few digits: exact results, out of range or tiny.
+            6 => self.next() as u32 & u32::MAX << (16 + self.below(8)),
             _ => self.next() as u32,
         }
     }
@@ -149,13 +151,14 @@ impl Rng {
             0x3fe0_0000_0000_0000,
             0x3ff8_0000_0000_0000,
         ];
-        match self.below(8) {
+        match self.below(9) {
             0 | 1 => self.pick(&CORNERS),
             2 => self.next() & 0x800f_ffff_ffff_ffff,
             3 | 4 => (self.next() & 0x801f_ffff_ffff_ffff).wrapping_add(0x3fe0_0000_0000_0000),
             5 => ((self.below(2000) as i32 - 1000) as f64 / 2.0).to_bits(),
             // The range of single precision: conversions that overflow or denormalise.
             6 => (self.next() & 0x800f_ffff_ffff_ffff) | ((0x3ff - 160 + self.below(320)) << 52),
+            7 => self.next() & u64::MAX << (44 + self.below(9)),
             _ => self.next(),
         }
     }

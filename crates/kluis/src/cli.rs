@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::{sizes, units};
-use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,11 +14,16 @@ Examples:
   kluis run --cpus 8 -- nproc              eight processors
   kluis run --size Standard_DC4s_v3        a machine of this Azure size
   kluis run --disk data.img,ro -- fdisk -l
+  kluis sizes                              the sizes there are
+  kluis platform show                      the processor package they are on
   kluis doctor                             can this host do it?";
 
 const ENVIRONMENT: &str = "\
 Environment:
   XDG_CACHE_HOME  the guest image is kept in its folder kluis (default ~/.cache)
+  XDG_STATE_HOME  the platform is kept in its folder kluis/platform (default
+                  ~/.local/state)
+  KLUIS_PLATFORM  another folder for the platform, as --platform
   TERM            type of the terminal, told to the guest
   RUST_LOG        diagnostic messages on standard error, e.g. machine=debug
   NO_COLOR        no colours in help and messages";
@@ -28,7 +33,7 @@ Exit codes:
   0-255   of `run`: the guest command's own
   0       it worked; without a command, the machine was switched off
   1       `doctor`: `kluis run` cannot work here
-  2       bad input: usage, size, kernel, disk ...
+  2       bad input: usage, size, kernel, disk, platform ...
   124     `run`: --timeout has passed
   125     Kluis or the machine failed
   126     `run`: the guest cannot execute the command
@@ -44,6 +49,10 @@ pub(crate) struct Cli {
     /// Report as JSON instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Folder of the platform, the processor's own secrets [default: kluis/platform in the
+    /// user's state folder]
+    #[arg(long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) platform: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -57,6 +66,14 @@ pub(crate) enum Command {
     /// The default guest: a Debian kernel and a small userland
     #[command(subcommand)]
     Image(ImageCommand),
+    /// The processor package that machines are on: its secrets, their backup
+    #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
+    Platform(PlatformCommand),
+    /// List the sizes of machines, and which this host can honour
+    #[command(
+        after_help = "Examples:\n  kluis sizes\n  kluis sizes --json | jq '.[] | select(.can_run).name'"
+    )]
+    Sizes,
     /// Tell what this host offers and what is missing
     #[command(after_help = "Exits with 1 if `kluis run` cannot work here.")]
     Doctor,
@@ -89,12 +106,106 @@ pub(crate) enum ImageCommand {
     Show,
 }
 
+const PLATFORM_EXAMPLES: &str = "\
+Examples:
+  kluis platform init
+  kluis platform show --json
+  kluis platform backup ~/usb/kluis.backup
+  kluis platform restore ~/usb/kluis.backup --passphrase-file words
+  kluis platform update --svn-up
+  kluis --platform ./second run            a machine on another package";
+
+fn platform_help() -> String {
+    format!(
+        "{PLATFORM_EXAMPLES}\n\n\
+A platform stands for one physical processor: the secrets that its maker would
+burn into it, from which all keys of enclaves are derived. Here you are the maker.
+`kluis run` makes one on first use.
+
+  * Machines on one platform unseal each other's data, as on one processor;
+    machines on another platform do not.
+  * Whoever loses the folder loses all data sealed on it: make a backup.
+  * Whoever reads the folder can derive every key: it is yours alone (mode 0700),
+    and Kluis refuses one that is open to others.
+  * It is software: it protects enclaves from the VM they are in, not from whoever
+    controls the Kluis process, and it is not Intel's root.
+
+Several machines may use a platform at once; it is changed only while none does."
+    )
+}
+
+const UPDATE_HELP: &str = "\
+--svn-up is what a microcode update is to a processor: enclaves can ask for keys of
+the new version, which no processor of an earlier one can derive, and still for
+those of earlier versions, so that they can take their data along.
+
+--new-owner-epoch is what an owner does before giving the processor away: from then
+on no key unseals what was sealed before. Only a backup made earlier brings it back.";
+
+/// What to do with the platform.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum PlatformCommand {
+    /// Make one, with secrets of its own; refused where one is
+    Init,
+    /// Tell which it is; never its secrets
+    Show,
+    /// Write it, encrypted with a passphrase, to a new file
+    ///
+    /// The file and the passphrase together *are* the platform: keep both, apart.
+    /// A backup stays good when the security version goes up; after
+    /// --new-owner-epoch a new one is needed.
+    #[command(after_help = "Example:\n  kluis platform backup ~/usb/kluis.backup")]
+    Backup {
+        /// The file to write; refused if it exists
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        #[command(flatten)]
+        passphrases: Passphrases,
+    },
+    /// Bring it back from a backup
+    #[command(after_help = "Example:\n  kluis platform restore ~/usb/kluis.backup")]
+    Restore {
+        /// The file to read
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Replace the platform that is there; its file is kept beside the new one
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        passphrases: Passphrases,
+    },
+    /// Raise its security version, or change its owner epoch
+    #[command(after_help = UPDATE_HELP)]
+    Update(UpdateArgs),
+}
+
+/// Where a passphrase is from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Passphrases {
+    /// Take the passphrase from this file's first line, instead of asking on the terminal
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// How to change the platform: one of these.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct UpdateArgs {
+    /// Go to the next security version (SVN); there is no way back
+    #[arg(long)]
+    pub(crate) svn_up: bool,
+    /// Change the owner epoch: all data sealed before is lost
+    #[arg(long)]
+    pub(crate) new_owner_epoch: bool,
+}
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   kluis run
   kluis run -- sh -c 'uname -srm; exit 7'
   head -c 16M /dev/urandom | kluis run --quiet -- cat | sha256sum
   kluis run --size Standard_DC2s_v3 --timeout 5m -- make-something
+  kluis run --size Standard_DC8s_v3 --memory 4G --epc 512M -- nproc
   kluis run --cpus 8 --memory 2G --stats -- nproc
   kluis run --kernel vmlinuz --initrd my.cpio --append 'root=/dev/vda' --disk root.img";
 
@@ -116,7 +227,7 @@ Own kernel:
 
 Memory:
   It is taken from the host only when the guest touches it: a machine may be
-  given more than the host has.
+  given more than the host has. Of a --size, --memory and --epc can take less.
 
 {}
 {EXIT_CODES}",
@@ -126,17 +237,20 @@ Memory:
 
 /// A machine and what to run in it.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("shape").args(["cpus", "memory"]).multiple(true))]
 pub(crate) struct RunArgs {
     /// Azure size of the machine (--help lists them) [default: Standard_DC1s_v2]
-    #[arg(long, value_name = "NAME", conflicts_with = "shape")]
+    #[arg(long, value_name = "NAME", conflicts_with = "cpus")]
     pub(crate) size: Option<String>,
     /// Number of processors, instead of a size
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) cpus: Option<usize>,
-    /// Memory, e.g. 512M or 4G, instead of a size
+    /// Memory, e.g. 512M or 4G, instead of a size; with --size, less than it has
     #[arg(long, value_name = "SIZE", value_parser = units::memory)]
     pub(crate) memory: Option<u64>,
+    /// Enclave page cache, e.g. 16M, less than the size or the model has; checked
+    /// only, the machine of this version does not have SGX yet
+    #[arg(long, value_name = "SIZE", value_parser = units::memory)]
+    pub(crate) epc: Option<u64>,
     /// Processor model: xeon-e-2288g or xeon-8370c [default: the size's]
     #[arg(long, value_name = "MODEL")]
     pub(crate) cpu: Option<String>,
@@ -239,13 +353,30 @@ mod tests {
     }
 
     #[test]
-    fn a_size_excludes_a_shape() {
+    fn a_size_excludes_a_shape_but_not_less_of_it() {
         let args = run(&["run", "--cpus", "8", "--memory", "2G"]);
         assert_eq!((args.cpus, args.memory), (Some(8), Some(2 << 30)));
-        for wrong in [["--cpus", "2"], ["--memory", "1G"]] {
-            let e = of(&[&["run", "--size", "x"], &wrong[..]].concat()).unwrap_err();
-            assert_eq!(e.kind(), clap::error::ErrorKind::ArgumentConflict);
-            assert_eq!(e.exit_code(), 2);
+        let e = of(&["run", "--size", "x", "--cpus", "2"]).unwrap_err();
+        assert_eq!(e.kind(), clap::error::ErrorKind::ArgumentConflict);
+        assert_eq!(e.exit_code(), 2);
+        let args = run(&["run", "--size", "x", "--memory", "1G", "--epc", "16M"]);
+        assert_eq!((args.memory, args.epc), (Some(1 << 30), Some(16 << 20)));
+    }
+
+    #[test]
+    fn an_update_is_one_thing() {
+        for wrong in [&[][..], &["--svn-up", "--new-owner-epoch"]] {
+            assert_eq!(of(&[&["platform", "update"], wrong].concat()).unwrap_err().exit_code(), 2);
+        }
+        for right in ["--svn-up", "--new-owner-epoch"] {
+            of(&["platform", "update", right]).unwrap();
+        }
+    }
+
+    #[test]
+    fn platform_folder_goes_anywhere() {
+        for line in [&["--platform", "x", "run"][..], &["platform", "show", "--platform", "x"]] {
+            assert_eq!(of(line).unwrap().platform.as_deref(), Some(std::path::Path::new("x")));
         }
     }
 
@@ -282,7 +413,7 @@ mod tests {
         }
         let mut command = definition();
         let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
-        for text in ["Ctrl-] q", "Standard_DC48ds_v3", "SGX comes with a later version", "128+N"] {
+        for text in ["Ctrl-] q", "Standard_DC48ds_v3", "memory of SGX enclaves", "128+N"] {
             assert!(help.contains(text), "{text} is not in\n{help}");
         }
     }

@@ -64,7 +64,15 @@ mod tests {
     fn every_command_has_a_page() {
         let pages = super::pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        for name in ["kluis", "kluis-run", "kluis-image", "kluis-image-build", "kluis-doctor"] {
+        for name in [
+            "kluis",
+            "kluis-run",
+            "kluis-image",
+            "kluis-image-build",
+            "kluis-doctor",
+            "kluis-platform-update",
+            "kluis-sizes",
+        ] {
             assert!(names.contains(&name), "{name} is not in {names:?}");
         }
         assert_eq!(names[0], "kluis");

@@ -9,7 +9,8 @@ pub(crate) fn memory() -> Option<(u64, u64)> {
     Some((field(&text, "MemTotal:")?, field(&text, "MemAvailable:")?))
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+/// A field of `/proc/meminfo`, in bytes.
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }

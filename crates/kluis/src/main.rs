@@ -2,16 +2,21 @@
 //!
 //! * [`cli`]: the command line; [`units`], [`sizes`]: what is written there
 //! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
+//! * [`platform`](mod@platform): `kluis platform`, its [`passphrase`]s
 //! * [`docs`]: completions and manual pages
-//! * [`exit`]: exit codes and errors; [`host`]: facts about the host
+//! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
+//!   [`capacity`]: whether it can honour a machine
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod cli;
 mod docs;
 mod doctor;
 mod exit;
 mod host;
 mod image;
+mod passphrase;
+mod platform;
 mod run;
 mod sizes;
 mod units;
@@ -31,8 +36,12 @@ fn main() -> ExitCode {
     };
     start_log(&cli);
     let done = match &cli.command {
-        Command::Run(args) => run::main(args, cli.json),
+        Command::Run(args) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|platform| run::main(args, &platform, cli.json)),
         Command::Image(command) => image::main(*command, cli.json),
+        Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
+        Command::Sizes => sizes::main(cli.json),
         Command::Doctor => doctor::main(cli.json),
         Command::Completions { shell } => docs::completions(*shell),
         Command::Man { dir } => docs::man(dir.as_deref()),

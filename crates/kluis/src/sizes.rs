@@ -1,9 +1,13 @@
 //! The VM sizes of Azure's confidential-computing families DCsv2, DCsv3 and
 //! DCdsv3 (Azure documentation, 2020–2022), by which a machine can be asked for.
 //!
-//! The EPC column is what the sizes promise to enclaves; this version of Kluis
-//! has no SGX yet and gives none.
+//! Whether EPC counts inside a size's memory is not published: here it is beside
+//! it.
 
+use crate::capacity::Capacity;
+use crate::exit::{self, Error};
+use crate::units;
+use serde::Serialize;
 use std::fmt::Write;
 
 /// A size: what a machine of that name is made of.
@@ -17,7 +21,7 @@ pub(crate) struct Size {
     pub(crate) cpus: u16,
     /// Memory in GiB.
     pub(crate) memory_gib: u16,
-    /// Enclave page cache in MiB: with SGX, not in this version.
+    /// Enclave page cache in MiB.
     pub(crate) epc_mib: u32,
 }
 
@@ -72,6 +76,17 @@ impl Size {
     pub(crate) fn memory(&self) -> u64 {
         u64::from(self.memory_gib) << 30
     }
+
+    /// Enclave page cache in bytes.
+    pub(crate) fn epc(&self) -> u64 {
+        u64::from(self.epc_mib) << 20
+    }
+
+    /// The smallest and the largest size with processors of this model.
+    pub(crate) fn range_of(model: &str) -> Option<(&'static Size, &'static Size)> {
+        let of = || SIZES.iter().filter(|size| size.model == model);
+        Some((of().min_by_key(|size| size.epc_mib)?, of().max_by_key(|size| size.epc_mib)?))
+    }
 }
 
 /// All names, separated by blanks, in the table's order.
@@ -83,17 +98,81 @@ pub(crate) fn names() -> String {
 pub(crate) fn table() -> String {
     let mut out = format!("{:<19} {:>4} {:>7} {:<13} {:>9}\n", "Size", "CPUs", "Memory", "Processor", "EPC");
     for size in SIZES {
-        let epc = match size.epc_mib {
-            mib if mib % 1024 == 0 => format!("{} GiB", mib / 1024),
-            mib => format!("{mib} MiB"),
-        };
+        let epc = units::bytes(size.epc());
         let _ = writeln!(
             out,
             "{:<19} {:>4} {:>3} GiB {:<13} {epc:>9}",
             size.name, size.cpus, size.memory_gib, size.model
         );
     }
-    out.push_str("EPC is memory of SGX enclaves: SGX comes with a later version, this one gives none.\n");
+    out.push_str("EPC is memory of SGX enclaves, beside the machine's own.\n");
+    out
+}
+
+/// A size, and whether it runs here.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    model: &'static str,
+    cpus: u16,
+    memory_bytes: u64,
+    epc_bytes: u64,
+    /// This host can honour it.
+    can_run: bool,
+    /// Why not, and what helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Lists the sizes.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(crate) fn main(json: bool) -> Result<u8, Error> {
+    let rows = rows(&Capacity::of_host(), lacking);
+    if json {
+        crate::print_json(&rows)?;
+    } else {
+        crate::print(&(table() + &notes(&rows)))?;
+    }
+    Ok(exit::OK)
+}
+
+/// What this host's processor lacks for a model.
+fn lacking(model: &str) -> Vec<&'static str> {
+    cpu::Model::by_name(model).map(|model| cpu::thunk::host_missing(&model)).unwrap_or_default()
+}
+
+fn rows(capacity: &Capacity, lacking: impl Fn(&str) -> Vec<&'static str>) -> Vec<Row> {
+    let row = |size: &Size| {
+        let lacks = lacking(size.model);
+        let reason = match lacks.is_empty() {
+            true => capacity.check(size.memory(), size.epc()).err(),
+            false => Some(format!("needs what this host's processor lacks: {}", lacks.join(", "))),
+        };
+        Row {
+            name: size.name,
+            model: size.model,
+            cpus: size.cpus,
+            memory_bytes: size.memory(),
+            epc_bytes: size.epc(),
+            can_run: reason.is_none(),
+            reason,
+        }
+    };
+    SIZES.iter().map(row).collect()
+}
+
+fn notes(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        if let Some(reason) = &row.reason {
+            let _ = writeln!(out, "Not here: {} {reason}.", row.name);
+        }
+    }
+    if out.is_empty() {
+        out.push_str("This host can honour all of them; memory is taken when it is touched.\n");
+    }
     out
 }
 
@@ -115,8 +194,68 @@ mod tests {
     fn every_size_is_within_what_its_model_can_address() {
         for size in SIZES {
             let model = cpu::Model::by_name(size.model).unwrap();
-            assert!(size.memory() + (1 << 30) <= 1 << model.phys_bits, "{}", size.name);
+            assert!(size.memory() + size.epc() + (1 << 30) <= 1 << model.phys_bits, "{}", size.name);
         }
+    }
+
+    /// Azure's documentation once more, by another hand: name, CPUs, memory in
+    /// GiB, EPC in MiB, model.
+    const DOCUMENTED: &str = "
+        Standard_DC1s_v2   1   4     28 xeon-e-2288g
+        Standard_DC2s_v2   2   8     56 xeon-e-2288g
+        Standard_DC4s_v2   4  16    112 xeon-e-2288g
+        Standard_DC8_v2    8  32    168 xeon-e-2288g
+        Standard_DC1s_v3   1   8   4096 xeon-8370c
+        Standard_DC2s_v3   2  16   8192 xeon-8370c
+        Standard_DC4s_v3   4  32  16384 xeon-8370c
+        Standard_DC8s_v3   8  64  32768 xeon-8370c
+        Standard_DC16s_v3 16 128  65536 xeon-8370c
+        Standard_DC24s_v3 24 192 131072 xeon-8370c
+        Standard_DC32s_v3 32 256 196608 xeon-8370c
+        Standard_DC48s_v3 48 384 262144 xeon-8370c";
+
+    #[test]
+    fn table_is_exactly_the_documented_one() {
+        let mut documented = Vec::new();
+        for line in DOCUMENTED.lines().filter(|line| !line.trim().is_empty()) {
+            let mut words = line.split_whitespace();
+            let mut next = || words.next().unwrap();
+            let (name, cpus, memory, epc) = (next(), next(), next(), next());
+            let number = |text: &str| text.parse::<u64>().unwrap();
+            let row = (number(cpus), number(memory) << 30, number(epc) << 20, next());
+            documented.push((name.to_string(), row));
+            if name.ends_with("s_v3") {
+                documented.push((name.replace("s_v3", "ds_v3"), row));
+            }
+        }
+        documented.sort();
+        let mut ours: Vec<_> = SIZES
+            .iter()
+            .map(|s| (s.name.to_string(), (u64::from(s.cpus), s.memory(), s.epc(), s.model)))
+            .collect();
+        ours.sort();
+        assert_eq!(ours, documented);
+    }
+
+    #[test]
+    fn sizes_of_a_model_have_their_bounds() {
+        let (least, most) = Size::range_of("xeon-e-2288g").unwrap();
+        assert_eq!((least.epc(), most.epc()), (28 << 20, 168 << 20));
+        let (least, most) = Size::range_of("xeon-8370c").unwrap();
+        assert_eq!((least.epc(), most.epc()), (4 << 30, 256 << 30));
+        assert!(Size::range_of("z80").is_none());
+    }
+
+    #[test]
+    fn what_the_host_cannot_honour_is_told() {
+        let all = rows(&Capacity::default(), |_| Vec::new());
+        assert!(all.len() == 20 && all.iter().all(|row| row.can_run && row.reason.is_none()));
+        assert!(notes(&all).contains("all of them"));
+        let old = rows(&Capacity::default(), |m| if m == ICE_LAKE { vec!["AVX2"] } else { Vec::new() });
+        assert_eq!(old.iter().filter(|row| row.can_run).count(), 4);
+        let notes = notes(&old);
+        assert_eq!(notes.lines().count(), 16);
+        assert!(notes.contains("Standard_DC48s_v3 needs") && notes.contains("AVX2"), "{notes}");
     }
 
     #[test]

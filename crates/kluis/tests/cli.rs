@@ -176,7 +176,7 @@ fn help_completions_and_manual_go_to_standard_output() {
     for (args, word) in [
         (&["--help"][..], "Examples:"),
         (&["--version"], "kluis"),
-        (&["run", "--help"], "SGX comes with a later version"),
+        (&["run", "--help"], "memory of SGX enclaves"),
         (&["completions", "bash"], "complete -F"),
         (&["completions", "zsh"], "#compdef kluis"),
         (&["man"], ".TH"),

@@ -21,6 +21,7 @@ mod verdict;
 use crate::cli::RunArgs;
 use crate::exit::Error;
 use crate::{host, units};
+use ::platform::Platform;
 use agent_proto::{PORT_CONTROL, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Stream};
 use console::{Console, Tee};
 use devices::virtio::console::{HostPort, PortConfig};
@@ -34,7 +35,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -50,11 +51,11 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// Lines of the guest's console shown with a failure.
 const LAST_LINES: usize = 20;
 
-/// Runs a machine to its end and gives the exit code.
+/// Runs a machine on the platform in `dir` to its end and gives the exit code.
 ///
 /// # Errors
 /// There is no machine: bad input, no image, no resources. Nothing is left.
-pub(crate) fn main(args: &RunArgs, json: bool) -> Result<u8, Error> {
+pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> {
     let host_terminal = HostTerminal {
         interactive: terminal::is_interactive(),
         size: terminal::size(),
@@ -73,6 +74,10 @@ pub(crate) fn main(args: &RunArgs, json: bool) -> Result<u8, Error> {
         );
     }
 
+    let mut platform = crate::platform::for_machine(dir)?;
+    if args.epc.is_some() && !args.quiet {
+        eprintln!("kluis: --epc is checked only: the machine of this version does not have SGX yet");
+    }
     let (events_in, events) = mpsc::channel();
     let raw = match &plan.access {
         Access::Agent { tty, .. } => *tty,
@@ -107,10 +112,13 @@ pub(crate) fn main(args: &RunArgs, json: bool) -> Result<u8, Error> {
         }
     })?;
     let running = Arc::new(running);
+    // only now: a machine that is refused leaves nothing
+    crate::platform::keep(&mut platform, args.quiet).inspect_err(|_| running.stop())?;
     let mut run = Run {
         args,
         plan: &plan,
         running: running.clone(),
+        _platform: platform,
         console: console.clone(),
         console_out: console.outlet(),
         incoming: channels,
@@ -308,6 +316,8 @@ struct Run<'a> {
     args: &'a RunArgs,
     plan: &'a Plan,
     running: Arc<Running>,
+    /// Nobody changes it while the machine runs.
+    _platform: Platform,
     console: Console,
     console_out: Option<Outlet>,
     incoming: Incoming,

@@ -1,9 +1,11 @@
 //! From the command line to a machine that can be built, or the reason why
 //! not: everything that can be refused before anything is made.
 
+use crate::capacity::Capacity;
 use crate::cli::RunArgs;
 use crate::exit::Error;
 use crate::sizes::{self, Size};
+use crate::units;
 use agent_proto::{Exec, ToGuest, Tty};
 use cpu::Model;
 use machine::config::{MAX_CPUS, MIN_MEMORY};
@@ -20,6 +22,11 @@ use std::sync::Arc;
 const CMDLINE: &str = "console=ttyS0 loglevel=6 panic=-1";
 /// The same for an own kernel without command: the console is all there is.
 const CMDLINE_CONSOLE: &str = "console=ttyS0 panic=-1";
+
+/// Bytes of a page of EPC.
+const EPC_PAGE: u64 = 4 << 10;
+/// Least EPC of a machine, in bytes: an enclave with its tables fits.
+const MIN_EPC: u64 = 1 << 20;
 
 /// How people and programs reach the guest.
 pub(crate) enum Access {
@@ -44,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) cpus: usize,
     /// Memory in bytes.
     pub(crate) memory: u64,
+    /// Enclave page cache in bytes, beside memory.
+    pub(crate) epc: u64,
     /// Own kernel, or the default image's.
     pub(crate) kernel: Option<PathBuf>,
     /// Own initial RAM disk; else the default image's, with its kernel only.
@@ -84,7 +93,18 @@ impl Plan {
         let model = model(args.cpu.as_deref().unwrap_or(size.model))?;
         let cpus = args.cpus.unwrap_or(usize::from(size.cpus));
         let memory = args.memory.unwrap_or(size.memory());
-        check_shape(&model, cpus, memory).map_err(Error::bad)?;
+        if !by_shape && memory > size.memory() {
+            return Err(Error::bad(format!(
+                "--memory {} is more than {} has ({}): leave it out, or choose a larger --size",
+                units::bytes(memory),
+                size.name,
+                units::bytes(size.memory())
+            )));
+        }
+        let epc = epc(args.epc, (!by_shape).then_some(size), &model)?;
+        check_shape(&model, cpus, memory, epc).map_err(Error::bad)?;
+        let what = if by_shape { "the machine" } else { size.name };
+        Capacity::of_host().check(memory, epc).map_err(|why| Error::bad(format!("{what} {why}")))?;
         for (file, read) in [(&args.kernel, Kind::Kernel), (&args.initrd, Kind::Initrd)] {
             if let Some(file) = file {
                 // the machine reads it again: what is wrong shows before the
@@ -107,6 +127,7 @@ impl Plan {
             model,
             cpus,
             memory,
+            epc,
             kernel: args.kernel.clone(),
             initrd: args.initrd.clone(),
             cmdline: words.collect::<Vec<_>>().join(" "),
@@ -141,15 +162,44 @@ fn model(name: &str) -> Result<Arc<Model>, Error> {
     Ok(Arc::new(model))
 }
 
+/// The EPC: that of the size, else of the model's smallest; or less of it, of a
+/// machine without a size less than the model's largest has.
+fn epc(asked: Option<u64>, size: Option<&Size>, model: &Model) -> Result<u64, Error> {
+    let (usual, most) = match (size, Size::range_of(model.name)) {
+        (Some(size), _) => (size.epc(), size),
+        (None, Some((smallest, largest))) => (smallest.epc(), largest),
+        (None, None) => return Err(Error::bad(format!("{} has no EPC: give a --size", model.name))),
+    };
+    let Some(epc) = asked else { return Ok(usual) };
+    let bytes = units::bytes;
+    if epc > most.epc() {
+        return Err(Error::bad(format!(
+            "--epc {} is more than {} has ({}): leave it out, or choose a larger --size",
+            bytes(epc),
+            most.name,
+            bytes(most.epc())
+        )));
+    }
+    if epc < MIN_EPC || epc % EPC_PAGE != 0 {
+        return Err(Error::bad(format!(
+            "--epc {} cannot be: give at least {}, in whole pages of {}",
+            bytes(epc),
+            bytes(MIN_EPC),
+            bytes(EPC_PAGE)
+        )));
+    }
+    Ok(epc)
+}
+
 /// What the machine would refuse as well, but before the image is built.
-fn check_shape(model: &Model, cpus: usize, memory: u64) -> Result<(), MachineError> {
+fn check_shape(model: &Model, cpus: usize, memory: u64, epc: u64) -> Result<(), MachineError> {
     if !(1..=MAX_CPUS).contains(&cpus) {
         return Err(MachineError::Cpus(cpus));
     }
     if memory < MIN_MEMORY {
         return Err(MachineError::TooLittleMemory { given: memory >> 20, least: MIN_MEMORY >> 20 });
     }
-    let most = (1u64 << model.phys_bits) - (1 << 30);
+    let most = (1u64 << model.phys_bits).saturating_sub((1 << 30) + epc);
     if memory > most {
         return Err(MachineError::TooMuchMemory { given: memory >> 30, most: most >> 30, model: model.name });
     }
@@ -223,6 +273,7 @@ mod tests {
     fn default_is_the_smallest_size() {
         let p = plan(&["--", "true"]).unwrap();
         assert_eq!((p.size.unwrap().name, p.cpus, p.memory), ("Standard_DC1s_v2", 1, 4 << 30));
+        assert_eq!(p.epc, 28 << 20);
         assert_eq!(p.model.name, "xeon-e-2288g");
         assert_eq!(p.cmdline, CMDLINE);
     }
@@ -230,11 +281,46 @@ mod tests {
     #[test]
     fn shape_is_filled_up_from_the_default() {
         let p = plan(&["--cpus", "8"]).unwrap();
-        assert_eq!((p.size, p.cpus, p.memory), (None, 8, 4 << 30));
+        assert_eq!((p.size, p.cpus, p.memory, p.epc), (None, 8, 4 << 30, 28 << 20));
         let p = plan(&["--memory", "512M", "--cpu", "xeon-8370c"]).unwrap();
-        assert_eq!((p.cpus, p.memory, p.model.name), (1, 512 << 20, "xeon-8370c"));
+        assert_eq!((p.cpus, p.memory, p.epc, p.model.name), (1, 512 << 20, 4 << 30, "xeon-8370c"));
         let p = plan(&["--size", "Standard_DC48s_v3"]).unwrap();
-        assert_eq!((p.cpus, p.memory, p.model.name), (48, 384 << 30, "xeon-8370c"));
+        assert_eq!((p.cpus, p.memory, p.epc, p.model.name), (48, 384 << 30, 256 << 30, "xeon-8370c"));
+    }
+
+    #[test]
+    fn of_a_size_there_can_be_less_and_never_more() {
+        let less = ["--size", "Standard_DC2s_v3", "--memory", "1G", "--epc", "64M"];
+        let p = plan(&less).unwrap();
+        assert_eq!((p.size.unwrap().name, p.memory, p.epc), ("Standard_DC2s_v3", 1 << 30, 64 << 20));
+        let p = plan(&["--size", "Standard_DC2s_v2", "--memory", "8G", "--epc", "56M"]).unwrap();
+        assert_eq!((p.memory, p.epc), (8 << 30, 56 << 20));
+        let p = plan(&["--epc", "27.5M"]).unwrap();
+        assert_eq!((p.size.unwrap().name, p.epc), (sizes::DEFAULT, 55 << 19));
+
+        let memory = refused(&["--size", "Standard_DC2s_v2", "--memory", "8.5G"]);
+        assert_eq!(
+            memory,
+            "--memory 8.5 GiB is more than Standard_DC2s_v2 has (8 GiB): leave it out, or choose a larger --size"
+        );
+        for more in [&["--size", "Standard_DC2s_v2", "--epc", "57M"][..], &["--epc", "29M"]] {
+            let epc = refused(more);
+            assert!(epc.starts_with("--epc ") && epc.contains("is more than Standard_DC"), "{epc}");
+        }
+        for odd in ["4K", "1000K", "1025K"] {
+            let epc = refused(&["--epc", odd]);
+            assert!(epc.contains("at least 1 MiB, in whole pages of 4 KiB"), "{epc}");
+        }
+    }
+
+    #[test]
+    fn machine_without_a_size_has_epc_as_its_model_can() {
+        let p = plan(&["--cpus", "2", "--epc", "168M"]).unwrap();
+        assert_eq!(p.epc, 168 << 20);
+        assert!(refused(&["--cpus", "2", "--epc", "169M"]).contains("Standard_DC8_v2"));
+        let p = plan(&["--cpus", "2", "--cpu", "xeon-8370c", "--epc", "1G"]).unwrap();
+        assert_eq!(p.epc, 1 << 30);
+        assert!(refused(&["--cpus", "2", "--cpu", "xeon-8370c", "--epc", "257G"]).contains("Standard_DC48"));
     }
 
     #[test]

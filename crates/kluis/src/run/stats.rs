@@ -47,6 +47,8 @@ pub(crate) struct Stats {
     cpus: usize,
     /// Memory in bytes.
     memory: u64,
+    /// Enclave page cache in bytes.
+    epc: u64,
     /// From the machine's start to its end, in seconds.
     wall_seconds: f64,
     /// From the machine's start to the guest's first process.
@@ -86,6 +88,7 @@ impl Stats {
             model: plan.model.name,
             cpus: plan.cpus,
             memory: plan.memory,
+            epc: plan.epc,
             wall_seconds: (times.end.saturating_duration_since(times.start)).as_secs_f64(),
             boot_to_init_seconds: from(start, times.init),
             boot_to_command_seconds: from(start, times.ready),

@@ -2,16 +2,28 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 /// The command.
 pub(crate) fn kluis() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kluis"));
-    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command.env_remove("RUST_LOG").env("KLUIS_PLATFORM", platform()).stdin(Stdio::null());
     command
+}
+
+/// A platform of the tests' own, made before anybody uses it, so that no
+/// machine tells that it made one.
+fn platform() -> &'static Path {
+    static PLATFORM: OnceLock<PathBuf> = OnceLock::new();
+    PLATFORM.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("platform");
+        // other tests may have made it already
+        platform::Platform::load_or_init(&dir).unwrap();
+        dir
+    })
 }
 
 /// Longer than anything takes that does not hang.

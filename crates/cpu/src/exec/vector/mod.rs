@@ -11,6 +11,7 @@ mod control;
 mod masked;
 mod mmx;
 mod moves;
+mod precision;
 mod rows;
 mod run;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use arch::regs::{Cr4, mxcsr};
 use iced_x86::{EncodingKind, Mnemonic as M, OpKind, Register};
 
 use super::assemble::{Control, NEVER_STORE, Needs, assemble};
-use super::{Ran, address, gate, mmx, moves, source, write_scratch};
+use super::{Ran, address, gate, mmx, moves, precision, source, write_scratch};
 use crate::Cpu;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
@@ -22,10 +22,14 @@ const STORE: u8 = 3;
 
 /// MXCSR flags of exceptions found before computing: IE, DE, ZE.
 const PRE_COMPUTATION: u32 = 7;
-/// Underflow.
+/// Overflow and underflow.
+const OE: u32 = 1 << 3;
 const UE: u32 = 1 << 4;
+/// Precision.
+const PE: u32 = 1 << 5;
 
-/// Builds a thunk. `aux` is the size of the memory operand, `imm` the thunk.
+/// Builds a thunk. `aux` is the size of the memory operand, `imm` the thunk;
+/// `misc`, `dst` and `src` are for [`precision`].
 pub(in crate::exec) fn build(b: &mut Build<'_>) -> Option<Handler> {
     if let Some(handler) = moves::zero_idiom(b) {
         return Some(handler);
@@ -36,6 +40,9 @@ pub(in crate::exec) fn build(b: &mut Build<'_>) -> Option<Handler> {
     let code = assemble(insn, needs)?;
     b.op.imm = i32::try_from(b.cpu.thunks.add(&code)?).ok()?;
     b.op.aux = 0;
+    if needs.mxcsr {
+        precision::note(&mut b.op, insn);
+    }
     let mut memory = NONE;
     if let Some(n) = (0..insn.op_count()).find(|&n| insn.op_kind(n) == OpKind::Memory) {
         let size = insn.memory_size().size();
@@ -157,6 +164,7 @@ fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Except
         unmasked,
         after: 0,
     };
+    let tiny_half = unmasked & UE != 0 && precision::has_tiny_half(cpu, op);
     let mut tiny = 0;
     let mut call = |control: &mut Control| {
         // SAFETY: the thunk of this op, on the copy of its operand.
@@ -168,7 +176,7 @@ fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Except
         // of inexact results, or if FTZ makes them so.
         control.run |= mxcsr::FTZ;
         control.unmasked = NEVER_STORE;
-        tiny = call(&mut control) as u32 & UE;
+        tiny = call(&mut control) as u32 & UE | if tiny_half { UE } else { 0 };
         control.run &= !mxcsr::FTZ;
         control.unmasked = if tiny != 0 { NEVER_STORE } else { unmasked };
     }
@@ -178,6 +186,8 @@ fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Except
     if reported & PRE_COMPUTATION != 0 {
         // Then nothing is computed, of any element.
         raised &= PRE_COMPUTATION;
+    } else if reported & (OE | UE) != 0 && raised & PE != 0 && precision::is_inexact(cpu, op) == Some(false) {
+        raised &= !PE;
     }
     cpu.s.mxcsr |= raised;
     if reported == 0 {

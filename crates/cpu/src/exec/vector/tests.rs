@@ -455,11 +455,30 @@ fn unmasked_exceptions_are_reported_exactly() {
     cpu.s.cr4 -= Cr4::OSXMMEXCPT;
     assert_eq!(run(&mut cpu, div()), Err(Exception::UD));
     cpu.s.cr4 |= Cr4::OSXMMEXCPT;
-    // Overflow comes with PE.
-    cpu.s.mxcsr = unmask(OE);
-    (cpu.s.vec[1], cpu.s.vec[2]) = (doubles(f64::MAX, 1.0), doubles(2.0, 1.0));
-    assert_eq!(run(&mut cpu, mul()), xm);
-    assert_eq!(cpu.s.mxcsr, unmask(OE) | OE | PE);
+    // Overflow comes with PE if digits are lost, in any element, whatever the range.
+    for (factor, other, flags) in [(2.0, 1.0, OE), (1.1, 1.0, OE | PE), (2.0, 1.0 / 3.0, OE | PE)] {
+        cpu.s.mxcsr = unmask(OE);
+        (cpu.s.vec[1], cpu.s.vec[2]) = (doubles(f64::MAX, other), doubles(factor, other));
+        assert_eq!(run(&mut cpu, mul()), xm);
+        assert_eq!(cpu.s.mxcsr, unmask(OE) | flags, "by {factor} and {other}");
+    }
+    // So does underflow: half the least denormal is tiny, but exact.
+    for (least, flags) in [(1, UE), (3, UE), ((1 << 52) - 1, UE | PE)] {
+        cpu.s.mxcsr = unmask(UE);
+        let factor = if flags == UE { 0.5 } else { 0.3 };
+        (cpu.s.vec[1], cpu.s.vec[2]) = (doubles(f64::from_bits(least), 1.0), doubles(factor, 1.0));
+        assert_eq!(run(&mut cpu, mul()), xm);
+        assert_eq!(cpu.s.mxcsr & (UE | PE), flags);
+    }
+    // A conversion to halves has exact tiny results that FTZ does not reveal.
+    cpu.s.vec[2].0 = [u64::from(2f32.powi(-24).to_bits()), 0, 0, 0, 0, 0, 0, 0];
+    let halve = || Instruction::with3(Code::VEX_Vcvtps2ph_xmmm64_xmm_imm8, R::XMM1, R::XMM2, 0u32);
+    cpu.s.mxcsr = unmask(UE) | mxcsr::FTZ;
+    assert_eq!(run(&mut cpu, halve()), xm);
+    assert_eq!(cpu.s.mxcsr, unmask(UE) | mxcsr::FTZ | UE);
+    cpu.s.mxcsr = mxcsr::RESET | mxcsr::FTZ;
+    assert_eq!(run(&mut cpu, halve()), Ok(()));
+    assert_eq!((cpu.s.mxcsr, cpu.s.vec[1].0[0]), (mxcsr::RESET | mxcsr::FTZ, 1));
     // Tiny and exact: underflow only if unmasked, even if FTZ is set.
     (cpu.s.vec[1], cpu.s.vec[2]) = (doubles(f64::MIN_POSITIVE, 1.0), doubles(0.5, 1.0));
     cpu.s.mxcsr = unmask(UE);

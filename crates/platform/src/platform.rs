@@ -1,0 +1,280 @@
+//! A platform to open, make, change, copy and bring back.
+
+use crate::backup::{self, Passphrase};
+use crate::error::PlatformError;
+use crate::folder::{Change, Folder};
+use crate::roots::{CpuSvn, Fused, Roots, SVN_MAX};
+use serde::Serialize;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A platform in use: nobody can change it until this is dropped, and other
+/// machines may use it as well.
+pub struct Platform {
+    folder: Folder,
+    roots: Roots,
+    held: Held,
+}
+
+/// What keeps others from changing it.
+enum Held {
+    /// The shared lock.
+    Shared { _lock: File },
+    /// It is not written yet; others wait for it.
+    Draft(Option<Change>),
+}
+
+/// What may be told of a platform: nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Info {
+    /// Its identity, in hexadecimal.
+    pub id: String,
+    /// Its security version.
+    pub svn: u8,
+    /// CPUSVN as enclaves see it, in hexadecimal.
+    pub cpusvn: String,
+    /// How many owner epochs there were, this one included.
+    pub owner_epoch_number: u32,
+    /// When it was made, in seconds since 1970 (UTC).
+    pub created: u64,
+    /// When it was last changed, in seconds since 1970 (UTC).
+    pub changed: u64,
+}
+
+/// A change of a platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// The next security version: keys of it and of all earlier ones can be
+    /// had from now on. There is no way back.
+    SvnUp,
+    /// Another owner epoch: seal, report and launch keys change, all data that
+    /// was sealed before is lost (*SDM vol. 3D, EGETKEY*, OWNEREPOCH).
+    NewOwnerEpoch,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The platform that is there now.
+    pub info: Info,
+    /// Where the file of the one before it is now, if there was one.
+    pub replaced: Option<PathBuf>,
+}
+
+/// Now, in seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Info {
+    fn of(roots: &Roots) -> Self {
+        // the version of roots that were read is never 0
+        let cpusvn = CpuSvn::new(roots.svn).map_or([0; 16], CpuSvn::to_bytes);
+        Self {
+            id: hex(&roots.platform_id),
+            svn: roots.svn,
+            cpusvn: hex(&cpusvn),
+            owner_epoch_number: roots.owner_epoch_number,
+            created: roots.created,
+            changed: roots.changed,
+        }
+    }
+}
+
+impl Platform {
+    /// The platform in `dir`, in use from now on; `None` if there is none.
+    /// Waits while it is being changed.
+    ///
+    /// # Errors
+    /// Others may read or change it, it is damaged, or it cannot be read.
+    pub fn open(dir: &Path) -> Result<Option<Self>, PlatformError> {
+        let folder = Folder::new(dir);
+        // a look first: nothing shall be made where nothing is
+        if folder.read()?.is_none() {
+            return Ok(None);
+        }
+        let lock = folder.share()?;
+        let roots = folder.read()?;
+        Ok(roots.map(|roots| Self { folder, roots, held: Held::Shared { _lock: lock } }))
+    }
+
+    /// Makes a platform in `dir`, and the folder if need be.
+    ///
+    /// # Errors
+    /// There is one, or it cannot be written.
+    pub fn init(dir: &Path) -> Result<Self, PlatformError> {
+        let mut platform = Self::draft(Folder::new(dir))?.ok_or(PlatformError::Exists(dir.to_owned()))?;
+        platform.save()?;
+        Ok(platform)
+    }
+
+    /// A new one that is not written yet; `None` if there is one already.
+    fn draft(folder: Folder) -> Result<Option<Self>, PlatformError> {
+        let change = folder.change()?;
+        if change.is_taken() {
+            return Ok(None);
+        }
+        let held = Held::Draft(Some(change));
+        Roots::generate(now()).map(|roots| Some(Self { folder, roots, held }))
+    }
+
+    /// The platform in `dir`, or a new one ([`Platform::is_new`]) which
+    /// [`Platform::save`] writes. Dropped unsaved, nothing of it is left;
+    /// meanwhile others who would make one wait.
+    ///
+    /// # Errors
+    /// As of [`Platform::open`] and [`Platform::init`].
+    pub fn load_or_draft(dir: &Path) -> Result<Self, PlatformError> {
+        let folder = Folder::new(dir);
+        loop {
+            if let Some(platform) = Self::open(dir)? {
+                return Ok(platform);
+            }
+            // if there is one now, it has just come
+            if let Some(platform) = Self::draft(folder.clone())? {
+                return Ok(platform);
+            }
+        }
+    }
+
+    /// The platform in `dir`, or a new one, written; and whether it is new.
+    ///
+    /// # Errors
+    /// As of [`Platform::open`] and [`Platform::init`].
+    pub fn load_or_init(dir: &Path) -> Result<(Self, bool), PlatformError> {
+        let mut platform = Self::load_or_draft(dir)?;
+        let new = platform.is_new();
+        platform.save()?;
+        Ok((platform, new))
+    }
+
+    /// Whether it is not written yet.
+    pub fn is_new(&self) -> bool {
+        matches!(self.held, Held::Draft(_))
+    }
+
+    /// Writes it, if it is not yet.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&mut self) -> Result<(), PlatformError> {
+        let Held::Draft(Some(change)) = &self.held else { return Ok(()) };
+        change.write(&self.roots)?;
+        // in use before anybody else can change it
+        let lock = self.folder.share()?;
+        self.held = Held::Shared { _lock: lock };
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What may be told of it.
+    pub fn info(&self) -> Info {
+        Info::of(&self.roots)
+    }
+
+    /// What a processor of this platform has in its fuses.
+    pub fn fused(&self) -> Fused {
+        self.roots.fused()
+    }
+
+    /// What may be told of the platform in `dir`, whoever uses or changes it;
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    /// Others may read or change it, it is damaged, or it cannot be read.
+    pub fn peek(dir: &Path) -> Result<Option<Info>, PlatformError> {
+        Ok(Folder::new(dir).read()?.as_ref().map(Info::of))
+    }
+
+    /// Changes the platform in `dir`, which no machine may use meanwhile.
+    ///
+    /// # Errors
+    /// There is none, it is in use, its security version is the last, or it
+    /// cannot be written.
+    pub fn update(dir: &Path, update: Update) -> Result<Info, PlatformError> {
+        let folder = Folder::new(dir);
+        if folder.read()?.is_none() {
+            return Err(PlatformError::Missing(dir.to_owned()));
+        }
+        let change = folder.change()?;
+        let _unused = change.exclude()?;
+        // others may have changed it until we had the lock
+        let mut roots = folder.read()?.ok_or(PlatformError::Raced(dir.to_owned()))?;
+        match update {
+            Update::SvnUp if roots.svn == SVN_MAX => return Err(PlatformError::SvnAtTop(SVN_MAX)),
+            Update::SvnUp => roots.svn += 1,
+            Update::NewOwnerEpoch => {
+                getrandom::fill(&mut roots.owner_epoch).map_err(PlatformError::Random)?;
+                roots.owner_epoch_number = roots.owner_epoch_number.saturating_add(1);
+            }
+        }
+        roots.changed = now();
+        change.write(&roots)?;
+        Ok(Info::of(&roots))
+    }
+
+    /// Writes an encrypted copy of the platform in `dir` to a new file, which
+    /// brings back everything: whoever has it and the passphrase *is* this
+    /// platform.
+    ///
+    /// # Errors
+    /// There is no platform, the file exists, or it cannot be written.
+    pub fn backup(dir: &Path, to: &Path, passphrase: &Passphrase) -> Result<Info, PlatformError> {
+        let roots = Folder::new(dir).read()?.ok_or_else(|| PlatformError::Missing(dir.to_owned()))?;
+        // known at once, before the key is derived
+        if to.symlink_metadata().is_ok() {
+            return Err(PlatformError::BackupExists(to.to_owned()));
+        }
+        backup::write(to, &backup::encrypt(&roots, passphrase)?)?;
+        Ok(Info::of(&roots))
+    }
+
+    /// Brings a platform back into `dir`. One that is there is only replaced
+    /// if `replace` says so, and its file is kept beside the new one.
+    ///
+    /// # Errors
+    /// There is one, it is in use, the backup cannot be decrypted, or the
+    /// platform cannot be written.
+    pub fn restore(
+        dir: &Path,
+        from: &Path,
+        passphrase: &Passphrase,
+        replace: bool,
+    ) -> Result<Restored, PlatformError> {
+        let roots = backup::decrypt(&backup::read(from)?, passphrase, from)?;
+        let change = Folder::new(dir).change()?;
+        if change.is_taken() && !replace {
+            return Err(PlatformError::Exists(dir.to_owned()));
+        }
+        let _unused = change.exclude()?;
+        let replaced = change.keep_aside(now())?;
+        change.write(&roots)?;
+        Ok(Restored { info: Info::of(&roots), replaced })
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        if let Held::Draft(change) = &mut self.held
+            && let Some(change) = change.take()
+        {
+            change.withdraw();
+        }
+    }
+}
+
+impl std::fmt::Debug for Platform {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Platform").field("dir", &self.dir()).field("info", &self.info()).finish()
+    }
+}

@@ -1,0 +1,39 @@
+//! The SGX architecture as state machines (*SDM vol. 3D*), behind one small
+//! [`port`] to the logical processor that executes a leaf.
+//!
+//! * [`package`]: what all processors of a machine share: [`epcm`], [`enclave`]s, key [`keys`], the encrypted EPC
+//! * [`access`]: may this access use this EPC page?
+//! * [`thread`]: a logical processor in enclave mode; [`aex`]: how an event takes it out
+//! * [`encls`], [`enclu`]: the leaves, one file each, their checks by name ([`rule`])
+//! * [`measure`], [`sigstruct`], [`keys`]: measurement, signatures, key derivation
+//! * [`claim`]: which leaves may use a page at the same time
+//! * [`trace`]: counters and the record of every leaf; [`inspect`]: what an operator may see
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod aex;
+pub mod claim;
+pub mod config;
+pub mod enclave;
+pub mod encls;
+pub mod enclu;
+pub mod epcm;
+pub mod inspect;
+pub mod keys;
+pub mod leaf;
+pub mod measure;
+pub mod package;
+pub mod port;
+pub mod rule;
+pub mod sigstruct;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod thread;
+pub mod trace;
+
+pub use config::Config;
+pub use epcm::EpcPage;
+pub use leaf::{Done, Leaf};
+pub use package::Package;
+pub use port::Port;
+pub use thread::Thread;
