@@ -157,7 +157,8 @@ fn world(code: &[u8]) -> World {
 fn the_higher_vector_is_served_first() {
     sdm("vol. 3A §10.8.3: interrupt, task, and processor priority");
     let mut w = world(two_at_once());
-    (handler(&mut w, 0x31), handler(&mut w, 0x52));
+    handler(&mut w, 0x31);
+    handler(&mut w, 0x52);
     assert_eq!(w.run(1000), Ended::Halt);
     assert_eq!(noted(&mut w), [0x52, 0x31]);
 }
@@ -166,7 +167,8 @@ fn the_higher_vector_is_served_first() {
 fn the_task_priority_holds_its_class_and_lower_ones_back() {
     sdm("vol. 3A §10.8.3.1: task and processor priorities");
     let mut w = world(masked_by_tpr());
-    (handler(&mut w, 0x52), handler(&mut w, 0x61));
+    handler(&mut w, 0x52);
+    handler(&mut w, 0x61);
     assert_eq!(w.run(1000), Ended::Halt);
     assert_eq!(noted(&mut w), [0x61, 0xee, 0x52]);
     assert_eq!(w.cpu().s.regs.get(gpr::RBX), 1 << (0x52 - 0x40), "IRR");
@@ -205,7 +207,9 @@ fn x2apic_registers_have_rules() {
     ] {
         let mut w = world(write_register());
         let regs = &mut w.cpu().s.regs;
-        (regs.set(gpr::RSI, register), regs.set(gpr::RBX, low), regs.set(gpr::RBP, high));
+        regs.set(gpr::RSI, register);
+        regs.set(gpr::RBX, low);
+        regs.set(gpr::RBP, high);
         assert_eq!(w.run(1000), Ended::Vector(13), "WRMSR {register:#x}");
         assert_eq!(w.frame(0), 0);
     }
