@@ -1,41 +1,45 @@
-//! EDBGWR: writes to a debug enclave (*SDM vol. 3D, EDBGWR*).
+//! EDBGWR: writes RBX to a word of a debug enclave's page, whatever the page's
+//! permissions (*SDM vol. 3D, EDBGWR*): 8 bytes in 64-bit mode, else 4. Of a TCS only
+//! FLAGS can be written: that is how a debugger opts a thread in. EENTER looks at what
+//! it wrote there.
 
-use arch::regs::gpr;
-use sgx_abi::{PageType, Status, Tcs};
+use sgx_abi::{PAGE_SIZE, PageType, Status, Tcs};
 
-use super::edbgrd::{Common, word};
+use super::edbgrd::{is_debug, word_size};
+use crate::claim::{Lane, Mode};
 use crate::leaf::{Done, Leaf, Ran};
 use crate::port::Access;
 use crate::rule::rules;
 
 rules! { EDBGWR {
-    WORD_ALIGNED: Gp, "DS:RCX is aligned to the size of the access";
-    WORD_IN_EPC: Pf, "DS:RCX leads to the EPC";
-    NO_CONFLICT: Gp, "no other leaf uses the EPC page";
-    PAGE_VALID: Pf, "the EPC page is in use";
-    PAGE_TYPE: Pf, "the page is PT_REG, PT_TCS or PT_TRIM";
+    ALIGNED: Gp, "RCX is aligned to 8 bytes in 64-bit mode, else to 4";
+    PAGE_IN_EPC: Pf, "RCX leads to the EPC";
+    PAGE_CLAIMED: Gp, "no other leaf changes the page's entry";
+    PAGE_VALID: Pf, "the page is in use";
+    PAGE_TYPE: Pf, "the page is a regular one or a TCS";
     DEBUGGABLE: (Status::PageNotDebuggable), "the page is neither PENDING nor MODIFIED";
-    DEBUG: Gp, "the enclave is a debug enclave";
-    TCS_FLAGS_ONLY: Gp, "of a TCS only the word of FLAGS is written";
+    IN_TCS_FLAGS: Gp, "in a TCS, the word is in FLAGS";
+    DEBUG_ENCLAVE: Gp, "the page's enclave is a debug enclave";
 }}
 
-/// Executes the leaf.
+/// Runs the leaf.
 pub fn run(leaf: &mut Leaf<'_>) -> Ran {
-    let rules = Common {
-        aligned: &WORD_ALIGNED,
-        in_epc: &WORD_IN_EPC,
-        no_conflict: &NO_CONFLICT,
-        valid: &PAGE_VALID,
-        page_type: &PAGE_TYPE,
-        debuggable: &DEBUGGABLE,
-        debug: &DEBUG,
-    };
-    let la = leaf.rcx();
-    let word = word(leaf, &rules, Access::Write)?;
-    PAGE_TYPE.check_at(word.page_type != PageType::Va, la)?;
-    let flags = word.page_type != PageType::Tcs || word.offset as u64 & !7 == Tcs::FLAGS_OFFSET;
-    TCS_FLAGS_ONLY.check(flags)?;
-    let value = leaf.port.gpr(gpr::RBX).to_le_bytes();
-    leaf.package.dram.write(word.page.0, word.offset, &value[..word.size])?;
+    let size = word_size(leaf);
+    let la = leaf.port.linear(leaf.rcx(), size as u64)?;
+    ALIGNED.check(la.is_multiple_of(size as u64))?;
+    let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
+    let package = leaf.package;
+    let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
+    let entry = leaf.entry(page);
+    PAGE_VALID.check_at(entry.valid(), la)?;
+    PAGE_TYPE.check_at(matches!(entry.page_type, PageType::Reg | PageType::Tcs), la)?;
+    DEBUGGABLE.check(!entry.unaccepted())?;
+    let offset = la as usize % PAGE_SIZE;
+    let in_flags = offset as u64 & !7 == Tcs::FLAGS_OFFSET;
+    IN_TCS_FLAGS.check(entry.page_type != PageType::Tcs || in_flags)?;
+    DEBUG_ENCLAVE.check(is_debug(leaf, entry.secs)?)?;
+
+    let value = leaf.rbx().to_le_bytes();
+    package.dram.write(page.0, offset, &value[..size])?;
     Ok(Done::Success)
 }

@@ -1,5 +1,5 @@
 //! EEXTEND: measures 256 bytes of a page of an enclave that is being built
-//! (*SDM vol. 3D, EEXTEND*).
+//! (*SDM vol. 3D, EEXTEND*). Shadow-stack pages do not occur: no model has CET.
 
 use sgx_abi::page::EEXTEND_CHUNK;
 use sgx_abi::{AttributeFlags, PAGE_SIZE, PageType, Secs};
@@ -11,47 +11,43 @@ use crate::port::Access;
 use crate::rule::rules;
 
 rules! { EEXTEND {
-    SECS_ALIGNED: Gp, "DS:RBX is aligned to 4096 bytes";
-    SECS_IN_EPC: Pf, "DS:RBX leads to the EPC";
-    CHUNK_ALIGNED: Gp, "DS:RCX is aligned to 256 bytes";
-    CHUNK_IN_EPC: Pf, "DS:RCX leads to the EPC";
-    NO_CONFLICT: Gp, "no other leaf uses the EPC page";
-    PAGE_VALID: Pf, "the EPC page is in use";
-    PAGE_TYPE: Pf, "the page is PT_REG or PT_TCS";
-    SECS_NO_CONFLICT: Gp, "no other leaf that excludes EEXTEND uses the SECS";
-    SECS_MATCHES: Gp, "DS:RBX is the SECS of the page's enclave";
-    SECS_VALID: Pf, "the SECS is valid";
-    NOT_INITIALIZED: Gp, "the enclave is not initialised";
+    SECS_ALIGNED: Gp, "RBX is the address of a page";
+    SECS_IN_EPC: Pf, "RBX leads to the EPC";
+    CHUNK_ALIGNED: Gp, "RCX is aligned to 256 bytes";
+    CHUNK_IN_EPC: Pf, "RCX leads to the EPC";
+    PAGE_CLAIMED: Gp, "no other leaf changes the page's entry";
+    PAGE_VALID: Pf, "the page is in use";
+    PAGE_TYPE: Pf, "the page is a regular one or a TCS";
+    SECS_MATCHES: Gp, "RBX is the SECS of the page's enclave";
+    MEASUREMENT_CLAIMED: Gp, "no other leaf updates the measurement or initializes the enclave";
+    UNINITIALIZED: Gp, "the enclave is not initialized";
 }}
 
-/// Executes the leaf.
+/// Runs the leaf.
 pub fn run(leaf: &mut Leaf<'_>) -> Ran {
-    let (rbx, rcx) = (leaf.rbx(), leaf.rcx());
-    SECS_ALIGNED.check(rbx % PAGE_SIZE as u64 == 0)?;
-    let secs_la = leaf.port.linear(rbx, PAGE_SIZE as u64)?;
-    let secs_page = leaf.resolve(secs_la, Access::Read)?;
-    let secs_page = SECS_IN_EPC.some_at(secs_page, secs_la)?;
-    CHUNK_ALIGNED.check(rcx % EEXTEND_CHUNK as u64 == 0)?;
-    let la = leaf.port.linear(rcx, EEXTEND_CHUNK as u64)?;
-    let page = leaf.resolve(la, Access::Read)?;
-    let page = CHUNK_IN_EPC.some_at(page, la)?;
+    let secs_la = leaf.port.linear(leaf.rbx(), PAGE_SIZE as u64)?;
+    SECS_ALIGNED.check(secs_la.is_multiple_of(PAGE_SIZE as u64))?;
+    let owner = SECS_IN_EPC.some_at(leaf.resolve(secs_la, Access::Read)?, secs_la)?;
+    let la = leaf.port.linear(leaf.rcx(), EEXTEND_CHUNK as u64)?;
+    CHUNK_ALIGNED.check(la.is_multiple_of(EEXTEND_CHUNK as u64))?;
+    let page = CHUNK_IN_EPC.some_at(leaf.resolve(la, Access::Read)?, la)?;
 
-    let claims = &leaf.package.claims;
-    let _page = NO_CONFLICT.some(claims.claim(page, Lane::Base, Mode::Shared))?;
+    let package = leaf.package;
+    let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
     let entry = leaf.entry(page);
     PAGE_VALID.check_at(entry.valid(), la)?;
     PAGE_TYPE.check_at(matches!(entry.page_type, PageType::Reg | PageType::Tcs), la)?;
-    let _secs = SECS_NO_CONFLICT.some(claims.claim(secs_page, Lane::Build, Mode::Exclusive))?;
-    SECS_MATCHES.check(entry.secs == secs_page)?;
-    SECS_VALID.check_at(leaf.entry(secs_page).is(PageType::Secs), secs_la)?;
-    let mut secs: Secs = leaf.package.read(secs_page, 0)?;
-    NOT_INITIALIZED.check(!secs.attributes.flags.contains(AttributeFlags::INIT))?;
+    SECS_MATCHES.check(entry.secs == owner)?;
+    let _measure = MEASUREMENT_CLAIMED.some(package.claims.claim(owner, Lane::Build, Mode::Exclusive))?;
+    let mut secs: Secs = package.read(owner, 0)?;
+    UNINITIALIZED.check(!secs.attributes.flags.contains(AttributeFlags::INIT))?;
 
-    let within = (rcx % PAGE_SIZE as u64) as usize;
-    let chunk: [u8; EEXTEND_CHUNK] = leaf.package.read(page, within)?;
+    let within = la as usize % PAGE_SIZE;
+    let chunk: [u8; EEXTEND_CHUNK] = package.read(page, within)?;
+    let offset = entry.address.wrapping_sub(secs.baseaddr).wrapping_add(within as u64);
     let mut measurement = Measurement::load(&secs.private);
-    measurement.eextend(entry.address - secs.baseaddr + within as u64, &chunk);
+    measurement.eextend(offset, &chunk);
     measurement.store(&mut secs.private);
-    leaf.package.write(secs_page, 0, &secs)?;
+    package.write(owner, 0, &secs)?;
     Ok(Done::Quiet)
 }

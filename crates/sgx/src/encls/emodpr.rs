@@ -1,5 +1,6 @@
-//! EMODPR: takes permissions away from a page of a running enclave, which has
-//! to accept that (*SDM vol. 3D, EMODPR*).
+//! EMODPR: takes permissions away from a page of a running enclave, which has to
+//! accept that (*SDM vol. 3D, EMODPR*). RBX is a SECINFO whose R, W and X are a mask,
+//! RCX the page.
 
 use sgx_abi::{AttributeFlags, PAGE_SIZE, PageType, Secinfo, SecinfoFlags, Secs, Status};
 
@@ -10,55 +11,54 @@ use crate::port::Access;
 use crate::rule::rules;
 
 rules! { EMODPR {
-    SECINFO_ALIGNED: Gp, "DS:RBX is aligned to 64 bytes";
-    PAGE_ALIGNED: Gp, "DS:RCX is aligned to 4096 bytes";
-    PAGE_IN_EPC: Pf, "DS:RCX leads to the EPC";
-    SECINFO_RESERVED: Gp, "reserved fields of SECINFO are zero";
-    SECINFO_PERMISSIONS: Gp, "what may be written may be read";
-    NO_CONFLICT: (Status::EpcPageConflict), "no other leaf uses the EPC page";
-    PAGE_VALID: Pf, "the EPC page is in use";
-    NO_MODIFICATION: (Status::EpcPageConflict), "no leaf is changing the page";
-    PAGE_TYPE: Pf, "the page is PT_REG";
+    SECINFO_ALIGNED: Gp, "SECINFO is aligned to 64 bytes";
+    PAGE_ALIGNED: Gp, "RCX is the address of a page";
+    PAGE_IN_EPC: Pf, "RCX leads to the EPC";
+    SECINFO_FLAGS: Gp, "the reserved fields of SECINFO are zero, and W comes with R";
+    PAGE_CLAIMED: Gp, "no other leaf changes what the page is";
+    PAGE_VALID: Pf, "the page is in use";
+    PAGE_FREE: (Status::EpcPageConflict), "no other SGX2 leaf modifies the page";
     MODIFIABLE: (Status::PageNotModifiable), "the page is neither PENDING nor MODIFIED";
-    INITIALIZED: Gp, "the enclave is initialised";
+    PAGE_TYPE: Pf, "the page is a regular one";
+    INITIALIZED: Gp, "the enclave is initialized";
 }}
 
-/// Executes the leaf.
+/// Runs the leaf.
 pub fn run(leaf: &mut Leaf<'_>) -> Ran {
-    let (rbx, rcx) = (leaf.rbx(), leaf.rcx());
-    SECINFO_ALIGNED.check(rbx % Secinfo::ALIGN == 0)?;
-    PAGE_ALIGNED.check(rcx % PAGE_SIZE as u64 == 0)?;
-    let la = leaf.port.linear(rcx, PAGE_SIZE as u64)?;
-    let page = leaf.resolve(la, Access::Write)?;
-    let page = PAGE_IN_EPC.some_at(page, la)?;
-    let secinfo_la = leaf.port.linear(rbx, Secinfo::SIZE as u64)?;
+    let secinfo_la = leaf.port.linear(leaf.rbx(), Secinfo::SIZE as u64)?;
+    SECINFO_ALIGNED.check(secinfo_la.is_multiple_of(Secinfo::ALIGN))?;
+    let la = leaf.port.linear(leaf.rcx(), PAGE_SIZE as u64)?;
+    PAGE_ALIGNED.check(la.is_multiple_of(PAGE_SIZE as u64))?;
+    let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
     let secinfo: Secinfo = leaf.load(secinfo_la)?;
-    SECINFO_RESERVED.check(secinfo.reserved_is_zero())?;
-    let asked = secinfo.flags;
-    SECINFO_PERMISSIONS.check(!asked.contains(SecinfoFlags::W) || asked.contains(SecinfoFlags::R))?;
+    let keep = secinfo.flags;
+    let writable = keep.contains(SecinfoFlags::W) && !keep.contains(SecinfoFlags::R);
+    SECINFO_FLAGS.check(secinfo.reserved_is_zero() && !writable)?;
 
-    let claims = &leaf.package.claims;
-    let _base = NO_CONFLICT.some(claims.claim(page, Lane::Base, Mode::Shared))?;
+    let package = leaf.package;
+    let _base = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
+    PAGE_VALID.check_at(leaf.entry(page).valid(), la)?;
+    let _modify = PAGE_FREE.some(package.claims.claim(page, Lane::Modify, Mode::Exclusive))?;
     let entry = leaf.entry(page);
-    PAGE_VALID.check_at(entry.valid(), la)?;
-    let _modify = NO_MODIFICATION.some(claims.claim(page, Lane::Modify, Mode::Exclusive))?;
-    PAGE_TYPE.check_at(entry.page_type == PageType::Reg, la)?;
     MODIFIABLE.check(!entry.unaccepted())?;
-    let secs: Secs = leaf.package.read(entry.secs, 0)?;
+    let enclave = package.enclaves.get(entry.secs).filter(|_| entry.page_type == PageType::Reg);
+    let enclave = PAGE_TYPE.some_at(enclave, la)?;
+    let secs: Secs = package.read(entry.secs, 0)?;
     INITIALIZED.check(secs.attributes.flags.contains(AttributeFlags::INIT))?;
-    let enclave = PAGE_VALID.some_at(leaf.package.enclaves.get(entry.secs), la)?;
 
-    let epoch = enclave.with(|state| state.tracking.epoch());
-    leaf.package.epcm.update(page, |entry| {
-        for (ask, bit) in
-            [(SecinfoFlags::R, Flags::R), (SecinfoFlags::W, Flags::W), (SecinfoFlags::X, Flags::X)]
-        {
-            if !asked.contains(ask) {
-                entry.flags.remove(bit);
+    // Translations made before now may have more permissions: EACCEPT waits for a
+    // tracking cycle that begins after this. The entry changes in the same step as the
+    // epoch is read, so an ETRACK between the two cannot count.
+    enclave.with(|state| {
+        package.epcm.update(page, |entry| {
+            for (bit, flag) in
+                [(SecinfoFlags::R, Flags::R), (SecinfoFlags::W, Flags::W), (SecinfoFlags::X, Flags::X)]
+            {
+                entry.flags.set(flag, entry.flags.contains(flag) && keep.contains(bit));
             }
-        }
-        entry.flags.insert(Flags::PR);
-        entry.epoch = epoch;
+            entry.flags.insert(Flags::PR);
+            entry.epoch = state.tracking.epoch();
+        })
     });
     Ok(Done::Success)
 }
