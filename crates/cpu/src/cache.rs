@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use mem::CodeMap;
 
-use crate::decode::Run;
+use crate::decode::{self, Run};
 use crate::op::Op;
 
 /// Decoding mode: how CS makes the processor read instructions.
@@ -30,6 +30,15 @@ pub type BlockId = u32;
 /// No block.
 pub const NONE: BlockId = u32::MAX;
 
+/// What a block was decoded from, to see whether that has changed.
+#[derive(Debug)]
+pub enum Source {
+    /// The bytes.
+    Bytes(Box<[u8]>),
+    /// Enclave code is not kept outside the processor: a keyed digest of it.
+    Digest(u64),
+}
+
 /// A decoded block.
 #[derive(Debug)]
 pub struct Block {
@@ -38,8 +47,10 @@ pub struct Block {
     /// Physical page of the second page, for an instruction that crosses.
     pub second: Option<u64>,
     mode: Mode,
-    /// Bytes it was decoded from.
-    pub bytes: Box<[u8]>,
+    /// Bytes it takes.
+    pub len: usize,
+    /// What it was decoded from.
+    pub source: Source,
     /// The instructions.
     pub ops: Box<[Op]>,
     /// Execution leaves it without any change of translation or mode, so that
@@ -51,9 +62,10 @@ pub struct Block {
 
 impl Block {
     /// A block that has not been entered anywhere.
-    pub fn new(gpa: u64, second: Option<u64>, mode: Mode, bytes: Box<[u8]>, run: Run) -> Self {
+    pub fn new(gpa: u64, second: Option<u64>, mode: Mode, source: Source, run: Run) -> Self {
         let none = || Cell::new((u32::MAX, NONE));
-        Block { gpa, second, mode, bytes, ops: run.ops, linkable: run.linkable, links: [none(), none()] }
+        let Run { ops, len, linkable } = run;
+        Block { gpa, second, mode, len, source, ops, linkable, links: [none(), none()] }
     }
 
     /// True if `other` was decoded in the same mode and stays in its page.
@@ -64,11 +76,20 @@ impl Block {
     /// Granules of `page` it was decoded from.
     fn granules(&self, page: u64) -> u32 {
         let offset = self.gpa & 0xfff;
-        let len = self.bytes.len() as u64;
+        let len = self.len as u64;
         if self.gpa >> 12 == page {
             CodeMap::granules(offset, len)
         } else {
             CodeMap::granules(0, (offset + len).saturating_sub(0x1000))
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Source::Digest(_) = self.source {
+            // Enclave code in its decoded form.
+            decode::wipe(&mut self.ops);
         }
     }
 }
@@ -144,6 +165,15 @@ impl Cache {
             self.by_page.entry(page).or_default().push(id);
         }
         (id, full)
+    }
+
+    /// The bytes kept of all blocks.
+    #[cfg(test)]
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &[u8]> {
+        self.blocks.iter().flatten().filter_map(|block| match &block.source {
+            Source::Bytes(bytes) => Some(&**bytes),
+            Source::Digest(_) => None,
+        })
     }
 
     fn remove(&mut self, id: BlockId) {

@@ -38,11 +38,25 @@ pub struct Run {
 /// Decodes a block from `bytes`, whose first byte lies at offset `off` of its
 /// page. With `single`, only one instruction, which may leave the page.
 pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -> Decoded {
+    decode_as(cpu, bytes, off, mode, single, false)
+}
+
+/// The same; `enclave` says that it is enclave code, in which some
+/// instructions are undefined.
+pub(crate) fn decode_as(
+    cpu: &mut Cpu,
+    bytes: &[u8],
+    off: u16,
+    mode: Mode,
+    single: bool,
+    enclave: bool,
+) -> Decoded {
     let bits = [16, 32, 64][mode as usize];
     // IP relative to the page: branch targets and RIP-relative addresses come
     // out relative to it too.
     let mut decoder = Decoder::with_ip(bits, bytes, u64::from(off), DecoderOptions::OLD_FPU);
-    let mut ops = Vec::new();
+    // Full size at once: growing would leave copies behind.
+    let mut ops = Vec::with_capacity(if enclave { MAX_OPS } else { 0 });
     let mut insn = Instruction::default();
     let mut used = 0;
     let mut linkable = true;
@@ -73,7 +87,7 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -
             let _ = decoder.set_position(used + insn.len());
         }
         let at = off as usize + used;
-        let (op, end) = build(cpu, &insn, at as u16, mode);
+        let (op, end) = build(cpu, &insn, at as u16, mode, enclave);
         ops.push(op);
         used += insn.len();
         linkable = end != End::Change;
@@ -81,7 +95,19 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -
             break;
         }
     }
+    if enclave {
+        let kept = ops.as_slice().into();
+        wipe(&mut ops);
+        return Decoded::Run(Run { ops: kept, len: used, linkable });
+    }
     Decoded::Run(Run { ops: ops.into_boxed_slice(), len: used, linkable })
+}
+
+/// Overwrites decoded instructions, so that nothing of them stays in freed memory.
+pub(crate) fn wipe(ops: &mut [Op]) {
+    ops.fill(plain(ops::undefined, 0, 0));
+    // Not to be left out because nobody reads it.
+    std::hint::black_box(ops);
 }
 
 /// Encodings that no extension has taken are NOPs in 0F 18–0F 1F;
@@ -124,7 +150,25 @@ enum End {
     Change,
 }
 
-fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode) -> (Op, End) {
+/// True for an instruction that is `#UD` inside an enclave (*SDM vol. 3D,
+/// "Illegal Instructions"*): by its row, or a form of it that is a far transfer
+/// or loads a segment register.
+fn illegal_in_enclave(cpu: &Cpu, row: &ops::Row, insn: &Instruction) -> bool {
+    let far =
+        insn.is_jmp_far() || insn.is_call_far() || insn.is_jmp_far_indirect() || insn.is_call_far_indirect();
+    let loads = matches!(insn.mnemonic(), Mnemonic::Mov | Mnemonic::Pop)
+        && insn.op0_kind() == OpKind::Register
+        && insn.op0_register().is_segment_register();
+    far || loads
+        || insn.mnemonic() == Mnemonic::Retf
+        || match row.enclave {
+            ops::Enclave::Legal => false,
+            ops::Enclave::Sgx2 => !cpu.sgx.as_ref().is_some_and(|sgx| sgx.package.config.sgx2),
+            ops::Enclave::Illegal => true,
+        }
+}
+
+fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode, enclave: bool) -> (Op, End) {
     let op = plain(ops::undefined, off as usize, insn.len());
     let Some(row) = ops::row(insn.mnemonic()) else {
         return (Op { run: ops::unimplemented, ..op }, End::Change);
@@ -132,6 +176,9 @@ fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode) -> (Op, End) {
     // An encoding of an extension that the model lacks is undefined; one with
     // a memory destination takes LOCK only if the row says so.
     if !(row.hint || cpu.model.supports(insn)) || insn.has_lock_prefix() && !lock_allowed(row, insn) {
+        return (op, End::Change);
+    }
+    if enclave && illegal_in_enclave(cpu, row, insn) {
         return (op, End::Change);
     }
     let mut build = Build { insn, mode, cpu, op, ends: false };

@@ -1,12 +1,13 @@
 //! The loop that runs blocks and attends to requests.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 
 use arch::Exception;
 use arch::paging::PAGE_MASK;
 use arch::regs::{dr6, dr7, rflags};
 
-use crate::cache::{Block, BlockId, Cache, Mode, NONE};
+use crate::cache::{Block, BlockId, Cache, Mode, NONE, Source};
 use crate::decode::{self, Decoded};
 use crate::op::Flow;
 use crate::shared::request;
@@ -30,10 +31,15 @@ pub struct Engine {
     /// The processor.
     pub cpu: Cpu,
     cache: Cache,
+    /// Bytes being decoded; wiped after enclave code.
+    scratch: [u8; 0x1000 + decode::MAX_LEN],
+    /// Keys the digests of enclave code.
+    digests: RandomState,
 }
 
 /// Requests that are attended to whatever RFLAGS.IF says.
-const UNMASKED: u32 = request::INIT | request::SIPI | request::CODE | request::EXIT | request::BUS;
+const UNMASKED: u32 =
+    request::INIT | request::SIPI | request::CODE | request::EXIT | request::BUS | request::EPC;
 
 impl Cpu {
     /// Requests that would be attended to now.
@@ -91,12 +97,21 @@ impl Cpu {
 impl Engine {
     /// An engine for a processor.
     pub fn new(cpu: Cpu) -> Self {
-        Engine { cpu, cache: Cache::default() }
+        Engine {
+            cpu,
+            cache: Cache::default(),
+            scratch: [0; 0x1000 + decode::MAX_LEN],
+            digests: RandomState::new(),
+        }
     }
 
     /// Executes up to about `budget` instructions.
     pub fn run(&mut self, budget: u64) -> Exit {
         self.cpu.shared.set_idle(false);
+        self.cpu.wake_epc();
+        if std::mem::take(&mut self.cpu.stale_code) {
+            self.forget_code();
+        }
         let exit = self.run_until(self.cpu.retired.saturating_add(budget));
         self.cpu.shared.retired.store(self.cpu.retired, Ordering::Relaxed);
         self.cpu.shared.set_idle(true);
@@ -122,7 +137,9 @@ impl Engine {
             let before = self.cpu.retired;
             if self.cpu.stepping() {
                 self.step();
-            } else if let Err(exception) = self.blocks(end) {
+            } else if let Err(exception) = self.blocks(end)
+                && !self.cpu.take_retry()
+            {
                 self.cpu.raise(exception);
             }
             // A handler that faults at once retires nothing: a turn without
@@ -155,6 +172,9 @@ impl Engine {
             let code = cpu.ram.code().clone();
             cpu.tlb.slow_writes(|gpa| code.has_code(gpa >> 12));
             shared.set_seen(epoch);
+        }
+        if take(request::EPC) {
+            cpu.attend_epc();
         }
         if take(request::EXIT) {
             return Some(Exit::Requested);
@@ -200,6 +220,7 @@ impl Engine {
             return;
         }
         let (traced, shadow) = (self.cpu.s.rflags & rflags::TF != 0, self.cpu.shadow);
+        let pending = self.cpu.pending_db;
         self.cpu.shadow = false;
         self.cpu.s.rflags &= !rflags::RF;
         let retired = self.cpu.retired;
@@ -221,6 +242,10 @@ impl Engine {
                 if resumed {
                     self.cpu.s.rflags |= rflags::RF;
                 }
+                if self.cpu.take_retry() {
+                    (self.cpu.shadow, self.cpu.pending_db) = (shadow, pending);
+                    return;
+                }
                 self.cpu.raise(exception);
             }
         }
@@ -232,6 +257,9 @@ impl Engine {
             return false;
         }
         let la = cpu.s.rip.wrapping_add(cpu.s.seg[1].base);
+        if cpu.hides_breakpoint(la) {
+            return false;
+        }
         let mut hit = 0;
         for i in 0..4 {
             let enabled = cpu.s.dr7 >> (2 * i) & 3 != 0;
@@ -381,14 +409,23 @@ impl Engine {
         all
     }
 
-    fn still_as_decoded(&self, id: BlockId) -> bool {
+    fn still_as_decoded(&mut self, id: BlockId) -> bool {
         let Some(block) = self.cache.block(id) else { return false };
-        let split = block.bytes.len().min((0x1000 - (block.gpa & 0xfff)) as usize);
-        let mut now = vec![0; block.bytes.len()];
-        let (low, high) = now.split_at_mut(split);
-        self.cpu.ram.read(block.gpa, low)
-            && (high.is_empty() || block.second.is_some_and(|s| self.cpu.ram.read(s, high)))
-            && *now == *block.bytes
+        let split = block.len.min((0x1000 - (block.gpa & 0xfff)) as usize);
+        let (low, high) = self.scratch[..block.len].split_at_mut(split);
+        self.cpu.fetch_bytes(block.gpa, low);
+        if let (false, Some(second)) = (high.is_empty(), block.second) {
+            self.cpu.fetch_bytes(second, high);
+        }
+        let now = &mut self.scratch[..block.len];
+        match &block.source {
+            Source::Bytes(bytes) => *now == **bytes,
+            Source::Digest(digest) => {
+                let same = self.digests.hash_one(&*now) == *digest;
+                now.fill(0);
+                same
+            }
+        }
     }
 
     /// Decodes the block at `gpa`.
@@ -398,27 +435,37 @@ impl Engine {
             self.cpu.thunks.clear();
         }
         let offset = gpa & 0xfff;
+        let enclave = self.cpu.epc_page(gpa).is_some();
         self.mark(gpa, (0x1000 - offset).min(decode::MAX_LEN as u64 * 16));
-        let mut bytes = vec![0xff; (0x1000 - offset) as usize];
-        self.cpu.fetch_bytes(gpa, &mut bytes);
+        let mut n = (0x1000 - offset) as usize;
+        self.cpu.fetch_bytes(gpa, &mut self.scratch[..n]);
         let mut second = None;
-        let run = match decode::decode(&mut self.cpu, &bytes, offset as u16, mode, false) {
+        let decoded =
+            decode::decode_as(&mut self.cpu, &self.scratch[..n], offset as u16, mode, false, enclave);
+        let run = match decoded {
             Decoded::Run(run) => run,
             Decoded::Incomplete => {
                 let next = self.cpu.translate_fetch((la | !PAGE_MASK).wrapping_add(1))?;
                 self.mark(next, decode::MAX_LEN as u64);
-                let mut more = [0xff; decode::MAX_LEN];
-                self.cpu.fetch_bytes(next, &mut more);
-                bytes.extend_from_slice(&more);
+                self.cpu.fetch_bytes(next, &mut self.scratch[n..n + decode::MAX_LEN]);
+                n += decode::MAX_LEN;
                 second = Some(next);
-                match decode::decode(&mut self.cpu, &bytes, offset as u16, mode, true) {
+                let bytes = &self.scratch[..n];
+                match decode::decode_as(&mut self.cpu, bytes, offset as u16, mode, true, enclave) {
                     Decoded::Run(run) => run,
                     Decoded::Incomplete => return Err(Exception::GP0),
                 }
             }
         };
-        bytes.truncate(run.len);
-        let (id, cleared) = self.cache.insert(Block::new(gpa, second, mode, bytes.into_boxed_slice(), run));
+        let bytes = &mut self.scratch[..n];
+        let source = if enclave {
+            let digest = self.digests.hash_one(&bytes[..run.len]);
+            bytes.fill(0);
+            Source::Digest(digest)
+        } else {
+            Source::Bytes(bytes[..run.len].into())
+        };
+        let (id, cleared) = self.cache.insert(Block::new(gpa, second, mode, source, run));
         if cleared {
             self.cpu.jumps.clear();
         }
@@ -437,6 +484,13 @@ impl Engine {
             None => code.epoch(),
         };
         self.cache.set_unconfirmed(page, epoch);
+    }
+
+    /// True if bytes of code kept here contain `needle`.
+    #[cfg(test)]
+    pub(crate) fn keeps_bytes(&self, needle: &[u8]) -> bool {
+        let contains = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+        contains(&self.scratch) || self.cache.sources().any(contains)
     }
 
     /// Forgets all decoded code: for reset and for tests.
@@ -460,14 +514,30 @@ impl Cpu {
         Ok(self.s.rip.wrapping_add(cs.base) & 0xffff_ffff)
     }
 
-    /// Code bytes; where no RAM is, what the bus reads.
+    /// Code bytes: of an EPC page, which the fetch was allowed to reach, its
+    /// plaintext; where no RAM is, what the bus reads.
     fn fetch_bytes(&self, gpa: u64, bytes: &mut [u8]) {
         if self.ram.read(gpa, bytes) {
             return;
         }
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = 0xff;
-            self.bus.mmio_read(self.id, gpa + i as u64, std::slice::from_mut(byte));
+        bytes.fill(0xff);
+        if let (Some(page), Some(sgx)) = (self.epc_page(gpa), &self.sgx) {
+            // Lost, it executes as ones until the loss is attended to.
+            if sgx.package.dram.read(page.0, (gpa & 0xfff) as usize, bytes).is_err() {
+                bytes.fill(0xff);
+                sgx.package.lose();
+                self.shared.request(request::EPC);
+            }
+        } else if gpa < crate::epc::ABORT_PAGE {
+            for (i, byte) in bytes.iter_mut().enumerate() {
+                self.bus.mmio_read(self.id, gpa + i as u64, std::slice::from_mut(byte));
+            }
         }
+    }
+
+    /// True if an event that is not masked waits for the next boundary.
+    pub(crate) fn event_pending(&self) -> bool {
+        let events = request::INTERRUPT | request::EXT_INT | request::NMI | request::INIT;
+        self.attention() & events != 0
     }
 }

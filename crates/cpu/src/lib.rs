@@ -4,6 +4,7 @@
 //! * [`decode`]: bytes to [`op`]s by the instruction table [`ops`]; [`cache`]: decoded blocks, [`jumps`]: the way to them
 //! * [`mmu`]: linear addresses to memory, with the one place where a translation is formed
 //! * [`exec`]: the handlers, one file for each group of instructions
+//! * [`epc`]: the EPC as the processor reaches it; the SGX architecture itself is the `sgx` crate's
 //! * [`engine`]: the loop that runs blocks and attends to requests
 //! * [`thunk`]: guest instructions that the host executes
 //! * [`shared`]: what other threads may touch; [`bus`]: what the processor asks of the board
@@ -15,6 +16,7 @@ pub mod cpuid;
 pub mod decode;
 mod deliver;
 pub mod engine;
+pub mod epc;
 pub mod exec;
 pub mod flags;
 pub mod jumps;
@@ -24,6 +26,7 @@ pub mod msr;
 pub mod op;
 pub mod ops;
 mod segmentation;
+mod sgx_port;
 pub mod shared;
 pub mod state;
 pub mod thunk;
@@ -95,6 +98,13 @@ pub struct Cpu {
     monitor: Option<exec::system::Monitor>,
     /// Random bytes of the host, for RDRAND and RDSEED.
     entropy: exec::system::Entropy,
+    /// The exception just given stands for no room in the EPC's plaintext
+    /// cache: the instruction is executed again.
+    retry: bool,
+    /// All decoded code is void: see [`Cpu::reset`].
+    pub(crate) stale_code: bool,
+    /// Its SGX part; see [`Cpu::set_sgx`].
+    pub(crate) sgx: Option<epc::Sgx>,
     /// The first instructions met that have no handler: linear address and bytes.
     pub unimplemented: Vec<(u64, [u8; decode::MAX_LEN])>,
     /// Number of the processor on its board.
@@ -131,6 +141,9 @@ impl Cpu {
             apic_page: 0,
             monitor: None,
             entropy: exec::system::Entropy::default(),
+            retry: false,
+            stale_code: false,
+            sgx: None,
             unimplemented: Vec::new(),
             id,
             ram,

@@ -123,6 +123,12 @@ impl Model {
         Self::all().into_iter().find(|model| model.name == name)
     }
 
+    /// What the model can do of SGX, on a machine that has an EPC.
+    pub fn sgx(&self) -> sgx::Config {
+        let xfrm = crate::exec::system::xcr0_allowed(self).bits();
+        if crate::cpuid::is_ice_lake(self) { sgx::Config::sgx2(xfrm) } else { sgx::Config::sgx1(xfrm) }
+    }
+
     /// True if the model has an extension.
     pub fn has(&self, feature: CpuidFeature) -> bool {
         BASE.contains(&feature) || SERVER.contains(&feature) || self.features.contains(&feature)

@@ -64,6 +64,18 @@ pub enum Strategy {
     Thunk,
 }
 
+/// What an instruction is inside an enclave (*SDM vol. 3D, "Illegal
+/// Instructions"*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enclave {
+    /// As outside.
+    Legal,
+    /// `#UD` without SGX2.
+    Sgx2,
+    /// `#UD`.
+    Illegal,
+}
+
 /// What the table says of a mnemonic.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -83,8 +95,11 @@ pub struct Row {
     pub ends: bool,
     /// How it is carried out.
     pub strategy: Strategy,
-    /// Its encoding is a NOP on models without the extension.
+    /// The model's extensions are not asked: without the extension its encoding
+    /// is a NOP, or the handler looks for itself.
     pub hint: bool,
+    /// What it is inside an enclave.
+    pub enclave: Enclave,
 }
 
 impl Row {
@@ -100,6 +115,7 @@ impl Row {
             ends: false,
             strategy: Strategy::Interpret,
             hint: false,
+            enclave: Enclave::Legal,
         }
     }
     /// LOCK is allowed.
@@ -117,7 +133,17 @@ impl Row {
         self.gate = gate;
         self
     }
-    /// A NOP on models without the extension.
+    /// `#UD` inside an enclave.
+    pub const fn outside(mut self) -> Row {
+        self.enclave = Enclave::Illegal;
+        self
+    }
+    /// `#UD` inside an enclave of a processor without SGX2.
+    pub const fn inside_with_sgx2(mut self) -> Row {
+        self.enclave = Enclave::Sgx2;
+        self
+    }
+    /// Decoded whatever extensions the model has.
     pub const fn hint(mut self) -> Row {
         self.hint = true;
         self

@@ -27,6 +27,8 @@ pub mod request {
     pub const EXT_INT: u32 = 1 << 6;
     /// Another processor holds the bus: wait at this boundary until it lets go.
     pub const BUS: u32 = 1 << 7;
+    /// Plaintext slots of the EPC are to be given back, or its content is lost.
+    pub const EPC: u32 = 1 << 8;
 }
 
 /// The shared part of one processor.
@@ -44,6 +46,8 @@ pub struct Shared {
     parked: AtomicBool,
     /// Code-map epoch up to which announcements have been dealt with.
     seen: AtomicU64,
+    /// Eviction epoch of the EPC up to which this processor has answered.
+    pub(crate) epc_seen: AtomicU64,
     /// Instructions retired, published now and then.
     pub retired: AtomicU64,
     /// The local APIC. Whoever changes it calls [`Shared::refresh`] before
@@ -64,6 +68,7 @@ impl Shared {
             idle: AtomicBool::new(true),
             parked: AtomicBool::new(false),
             seen: AtomicU64::new(0),
+            epc_seen: AtomicU64::new(0),
             retired: AtomicU64::new(0),
             // The processor that is made for this replaces it by its own.
             apic: Mutex::new(Apic::new(Config {
@@ -173,6 +178,14 @@ impl Shared {
 
     pub(crate) fn set_seen(&self, epoch: u64) {
         self.seen.fetch_max(epoch, Ordering::SeqCst);
+    }
+
+    /// True if the processor holds no EPC translation that left at `epoch`: see
+    /// [`crate::epc`].
+    pub(crate) fn epc_quiet(&self, epoch: u64) -> bool {
+        // The epoch was raised before; see `set_idle`.
+        fence(Ordering::SeqCst);
+        self.epc_seen.load(Ordering::SeqCst) >= epoch || self.idle.load(Ordering::SeqCst)
     }
 
     pub(crate) fn take_written(&self) -> Vec<(u64, u32)> {

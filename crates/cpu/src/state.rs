@@ -187,6 +187,9 @@ pub struct State {
     pub opmask: [u64; 8],
     /// Model-specific registers that are plain storage.
     pub msr: Msrs,
+    /// Enclave mode, with the registers that are of it alone; changed through
+    /// [`sgx::Port::set_thread`] only, which also changes the translations.
+    pub enclave: Option<Box<sgx::Thread>>,
 }
 
 /// Model-specific registers with a value of their own.
@@ -250,6 +253,7 @@ impl State {
             vec: [VectorReg::default(); 32],
             opmask: [0; 8],
             msr: Msrs { pat: 0x0007_0406_0007_0406, misc_enable: 1, ..Msrs::default() },
+            enclave: None,
         }
     }
 

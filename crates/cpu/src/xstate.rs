@@ -129,14 +129,14 @@ pub struct BadArea;
 /// An XSAVE area being written: its bytes, and which of them are to reach memory.
 #[derive(Clone, Debug)]
 pub struct Area {
-    bytes: Box<[u8; layout::MAX_SIZE]>,
+    bytes: [u8; layout::MAX_SIZE],
     spans: [(u16, u16); 12],
     used: usize,
 }
 
 impl Default for Area {
     fn default() -> Self {
-        Area { bytes: Box::new([0; layout::MAX_SIZE]), spans: [(0, 0); 12], used: 0 }
+        Area { bytes: [0; layout::MAX_SIZE], spans: [(0, 0); 12], used: 0 }
     }
 }
 

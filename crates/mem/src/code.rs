@@ -67,6 +67,11 @@ impl CodeMap {
         ((2u64 << last) - (1u64 << first)) as u32
     }
 
+    /// True if the map reaches physical address `gpa`.
+    pub fn covers(&self, gpa: u64) -> bool {
+        gpa >> 12 < self.pages.len() as u64
+    }
+
     /// True if the page holds any decoded code.
     #[inline]
     pub fn has_code(&self, page: u64) -> bool {

@@ -74,8 +74,20 @@ unsafe impl Sync for Ram {}
 impl Ram {
     /// Reserves RAM at the given physical `(start, bytes)` ranges, which are
     /// page-aligned, ascending and disjoint. Host memory is taken when touched.
+    ///
+    /// # Errors
+    /// [`MemError`] if the host refuses the memory.
     pub fn new(ranges: &[(u64, u64)]) -> Result<Self, MemError> {
-        let top = ranges.iter().map(|&(gpa, len)| gpa + len).max().unwrap_or(0);
+        Self::with_top(ranges, 0)
+    }
+
+    /// The same, with a code map that reaches at least up to physical address
+    /// `top`: for memory that is executed but is not RAM (the EPC).
+    ///
+    /// # Errors
+    /// [`MemError`] if the host refuses the memory.
+    pub fn with_top(ranges: &[(u64, u64)], top: u64) -> Result<Self, MemError> {
+        let top = ranges.iter().map(|&(gpa, len)| gpa + len).fold(top, u64::max);
         let code = Arc::new(CodeMap::new(top));
         let mut mapped = Vec::new();
         for &(gpa, len) in ranges {

@@ -21,6 +21,8 @@ pub enum Lane {
     Build,
     /// "vs. ETRACK, ETRACKC".
     Track,
+    /// One slot of a version array, by number: the leaves' "VA slot being modified".
+    Slot(u16),
 }
 
 /// How a page is claimed; "Concurrent" of the tables is no claim.
@@ -36,10 +38,16 @@ pub enum Mode {
 #[derive(Debug, Default)]
 pub struct Claims(Mutex<HashMap<(EpcPage, Lane), i32>>);
 
+/// Stands for all pages: while it is there nothing else is, nor can be claimed.
+const ALL: (EpcPage, Lane) = (EpcPage(u32::MAX), Lane::Base);
+
 impl Claims {
     /// Claims a page; `None` if that conflicts with another leaf. Given up when dropped.
     pub fn claim(&self, page: EpcPage, lane: Lane, mode: Mode) -> Option<Claim<'_>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.contains_key(&ALL) {
+            return None;
+        }
         let count = held.entry((page, lane)).or_insert(0);
         match mode {
             Mode::Shared if *count >= 0 => *count += 1,
@@ -47,6 +55,23 @@ impl Claims {
             _ => return None,
         }
         Some(Claim { claims: self, page, lane })
+    }
+
+    /// Claims the whole EPC, exclusively; `None` if any other leaf has claimed anything.
+    pub fn claim_all(&self) -> Option<Claim<'_>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !held.is_empty() {
+            return None;
+        }
+        held.insert(ALL, -1);
+        Some(Claim { claims: self, page: ALL.0, lane: ALL.1 })
+    }
+
+    /// True if a leaf has claimed the page for itself alone. Only looks, so that
+    /// nobody else finds a conflict meanwhile.
+    pub fn is_exclusive(&self, page: EpcPage, lane: Lane) -> bool {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(&(page, lane)).is_some_and(|&count| count < 0)
     }
 }
 
@@ -89,5 +114,23 @@ mod tests {
         assert!(c.is_some() && claims.claim(page, Lane::Base, Mode::Shared).is_none());
         drop(c);
         assert!(claims.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_whole_epc_is_claimed_alone() {
+        let claims = Claims::default();
+        let one = claims.claim(EpcPage(3), Lane::Slot(7), Mode::Shared);
+        assert!(one.is_some() && claims.claim_all().is_none());
+        assert!(!claims.is_exclusive(EpcPage(3), Lane::Slot(7)));
+        drop(one);
+        let all = claims.claim_all();
+        assert!(all.is_some() && claims.claim_all().is_none());
+        for mode in [Mode::Shared, Mode::Exclusive] {
+            assert!(claims.claim(EpcPage(3), Lane::Track, mode).is_none());
+        }
+        drop(all);
+        let one = claims.claim(EpcPage(3), Lane::Track, Mode::Exclusive);
+        assert!(one.is_some() && claims.is_exclusive(EpcPage(3), Lane::Track));
+        assert!(!claims.is_exclusive(EpcPage(3), Lane::Base));
     }
 }

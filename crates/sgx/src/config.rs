@@ -11,6 +11,8 @@ pub struct Config {
     pub oversubscription: bool,
     /// EDECCSSA.
     pub edeccssa: bool,
+    /// EUPDATESVN.
+    pub eupdatesvn: bool,
     /// AEX-Notify.
     pub aex_notify: bool,
     /// Bits of ATTRIBUTES.FLAGS that ECREATE accepts.
@@ -43,6 +45,7 @@ impl Config {
             kss: false,
             oversubscription: false,
             edeccssa: false,
+            eupdatesvn: false,
             aex_notify: false,
             attributes: BASE_ATTRIBUTES,
             xfrm,
@@ -59,6 +62,7 @@ impl Config {
             kss: true,
             oversubscription: true,
             edeccssa: true,
+            eupdatesvn: true,
             aex_notify: true,
             attributes: BASE_ATTRIBUTES | KSS | AEXNOTIFY,
             xfrm,

@@ -89,6 +89,7 @@ impl Leaf<'_> {
                 Outcome::Ud => return Err(Exception::UD),
                 Outcome::Pf => return Err(self.rule_page_fault(user, la)),
                 Outcome::Status(status) => Done::Code(status, rflags::ZF),
+                Outcome::Carry(status) => Done::Code(status, rflags::CF),
             },
         };
         match done {

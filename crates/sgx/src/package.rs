@@ -1,16 +1,18 @@
 //! What the logical processors of one machine share.
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mem::secret::SecretBox;
 use sgx_abi::PAGE_SIZE;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::claim::Claims;
 use crate::config::Config;
 use crate::enclave::Enclaves;
 use crate::epcm::{EpcPage, Epcm};
-use crate::keys::Roots;
+use crate::keys::{Roots, svn_step};
 use crate::trace::Trace;
 
 /// Secrets of the package, in memory of the processor.
@@ -21,6 +23,20 @@ pub struct Secrets {
     pub report_keyid: [u8; 32],
     /// CR_BASE_PK: the key of evicted pages, drawn at reset.
     pub paging_key: [u8; 16],
+    /// A later security version that a runtime update brought, and its secret: what
+    /// EUPDATESVN, or the next reset, makes the current one.
+    loaded_svn: Option<(u8, [u8; 32])>,
+}
+
+impl Secrets {
+    /// Makes a loaded security version the current one; false if there is none.
+    fn take_loaded(&mut self) -> bool {
+        let Some((cpusvn, mut svn_secret)) = self.loaded_svn.take() else { return false };
+        self.roots.cpusvn = cpusvn;
+        self.roots.svn_secret = svn_secret;
+        svn_secret.zeroize();
+        true
+    }
 }
 
 /// The SGX part of a processor package: the EPC with its map, the enclaves in
@@ -39,6 +55,7 @@ pub struct Package {
     /// Counters and the record of leaves.
     pub trace: Trace,
     secrets: std::sync::RwLock<SecretBox<Secrets>>,
+    epc_base: AtomicU64,
     /// IA32_SGXLEPUBKEYHASH0–3.
     launch_hash: [AtomicU64; 4],
     next_eid: AtomicU64,
@@ -53,7 +70,7 @@ impl Package {
     /// If the host gives no memory for secrets or no random bytes.
     pub fn new(config: Config, dram: mee::Dram, roots: Roots) -> Result<Self, PackageError> {
         let (report_keyid, paging_key) = draw()?;
-        let secrets = SecretBox::new(Secrets { roots, report_keyid, paging_key })?;
+        let secrets = SecretBox::new(Secrets { roots, report_keyid, paging_key, loaded_svn: None })?;
         Ok(Package {
             config,
             epcm: Epcm::new(dram.pages()),
@@ -62,6 +79,7 @@ impl Package {
             claims: Claims::default(),
             trace: Trace::default(),
             secrets: std::sync::RwLock::new(secrets),
+            epc_base: AtomicU64::new(0),
             launch_hash: INTEL_LAUNCH_HASH.map(AtomicU64::new),
             next_eid: AtomicU64::new(1),
             next_version: AtomicU64::new(1),
@@ -71,7 +89,54 @@ impl Package {
 
     /// Uses the package's secrets.
     pub fn with_secrets<T>(&self, f: impl FnOnce(&Secrets) -> T) -> T {
-        f(&self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        f(&self.secrets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells the processor where the board has put the EPC: the physical address of
+    /// its first page.
+    pub fn set_epc_base(&self, address: u64) {
+        self.epc_base.store(address, Ordering::Relaxed);
+    }
+
+    /// Physical address of an EPC page.
+    pub fn physical(&self, page: EpcPage) -> u64 {
+        self.epc_base.load(Ordering::Relaxed) + u64::from(page.0) * PAGE_SIZE as u64
+    }
+
+    /// Loads a runtime update with security version `cpusvn`, whose secret is
+    /// `svn_secret`. It takes effect with EUPDATESVN, or at reset.
+    ///
+    /// # Errors
+    /// [`PackageError::Update`] if it is not of this platform, or not later than what
+    /// is current or loaded.
+    pub fn load_update(&self, cpusvn: u8, svn_secret: &[u8; 32]) -> Result<(), PackageError> {
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        let loaded = secrets.loaded_svn.map_or(secrets.roots.cpusvn, |(cpusvn, _)| cpusvn);
+        if cpusvn <= loaded {
+            return Err(PackageError::Update { cpusvn, loaded });
+        }
+        let mut earlier = Zeroizing::new(*svn_secret);
+        for _ in secrets.roots.cpusvn..cpusvn {
+            earlier = Zeroizing::new(svn_step(&earlier));
+        }
+        if *earlier != secrets.roots.svn_secret {
+            return Err(PackageError::Update { cpusvn, loaded });
+        }
+        secrets.loaded_svn = Some((cpusvn, *svn_secret));
+        Ok(())
+    }
+
+    /// Replaces the key of evicted pages and, if a later security version is loaded,
+    /// makes it the current one and replaces CR_REPORT_KEYID: EUPDATESVN. True if
+    /// there was one. The EPC must be empty, and claimed as a whole.
+    pub(crate) fn update_svn(&self, paging_key: &[u8; 16], report_keyid: &[u8; 32]) -> bool {
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        secrets.paging_key = *paging_key;
+        let updated = secrets.take_loaded();
+        if updated {
+            secrets.report_keyid = *report_keyid;
+        }
+        updated
     }
 
     /// Reads a structure from an EPC page.
@@ -138,7 +203,8 @@ impl Package {
         self.lost.load(Ordering::SeqCst) || self.dram.is_lost()
     }
 
-    /// Reset of the machine: an empty EPC, new keys. No processor may be in
+    /// Reset of the machine: an empty EPC, new keys, and the security version that was
+    /// loaded last. No processor may be in
     /// enclave mode.
     ///
     /// # Errors
@@ -148,7 +214,8 @@ impl Package {
         self.dram.reset()?;
         self.epcm.clear();
         self.enclaves.clear();
-        let mut secrets = self.secrets.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        secrets.take_loaded();
         secrets.report_keyid = report_keyid;
         secrets.paging_key = paging_key;
         for (to, value) in self.launch_hash.iter().zip(INTEL_LAUNCH_HASH) {
@@ -177,6 +244,16 @@ pub enum PackageError {
     /// No random bytes.
     #[error("the host gives no random bytes for the processor's keys: {0}")]
     Random(String),
+    /// An update that cannot be loaded.
+    #[error(
+        "security version {cpusvn} cannot be loaded over {loaded}: it must be later, and of this platform"
+    )]
+    Update {
+        /// Its security version.
+        cpusvn: u8,
+        /// What is current, or loaded already.
+        loaded: u8,
+    },
     /// No memory for secrets.
     #[error(transparent)]
     Secret(#[from] mem::secret::SecretError),

@@ -16,6 +16,8 @@ pub enum Outcome {
     Pf,
     /// RAX = the code, ZF = 1.
     Status(Status),
+    /// RAX = the code, CF = 1: some leaves tell so that there is nothing to do.
+    Carry(Status),
 }
 
 /// A row of a leaf's table of checks.
@@ -78,11 +80,13 @@ impl From<mee::Lost> for Stop {
 
 /// Declares a leaf's table: `rules! { ECREATE { NAME: Gp, "what must hold"; … } }`
 /// makes a `static NAME: Rule` for each row and `RULES`, the rows in order.
-/// An outcome is `Gp`, `Ud`, `Pf` or `(Status::…)` in parentheses.
+/// An outcome is `Gp`, `Ud`, `Pf`, or in parentheses `(Status::…)` with ZF or
+/// `(carry Status::…)` with CF.
 macro_rules! rules {
     (@outcome Gp) => { $crate::rule::Outcome::Gp };
     (@outcome Ud) => { $crate::rule::Outcome::Ud };
     (@outcome Pf) => { $crate::rule::Outcome::Pf };
+    (@outcome (carry $status:expr)) => { $crate::rule::Outcome::Carry($status) };
     (@outcome ($status:expr)) => { $crate::rule::Outcome::Status($status) };
     ($leaf:ident { $($name:ident: $outcome:tt, $text:literal;)* }) => {
         $(

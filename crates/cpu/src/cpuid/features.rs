@@ -91,7 +91,7 @@ pub(super) const BITS: &[Bit] = &[
 ];
 
 /// True for Ice Lake server processors.
-pub(super) fn is_ice_lake(model: &Model) -> bool {
+pub(crate) fn is_ice_lake(model: &Model) -> bool {
     model.signature & 0x0fff_0ff0 == 0x0006_06a0
 }
 

@@ -4,6 +4,7 @@
 //! [`Model::has`], by which the decoder goes too; here are the leaves.
 
 mod features;
+mod sgx;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,8 @@ use crate::xstate::layout;
 use crate::{Cpu, Model};
 
 pub use features::has_umip;
+pub(crate) use features::is_ice_lake;
+pub use sgx::Sgx;
 
 /// The four registers CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Context {
     pub long64: bool,
     /// XCR0.
     pub xcr0: Xcr0,
+    /// SGX, if the processor has it.
+    pub sgx: Option<Sgx>,
 }
 
 /// Highest basic leaf.
@@ -131,9 +136,17 @@ fn basic(model: &Model, cx: &Context, leaf: u32, subleaf: u32) -> Registers {
         5 if cx.monitor => Registers::new(system::MONITOR_LINE as u32, system::MONITOR_LINE as u32, 3, 0),
         // ARAT: the APIC timer always runs.
         6 => Registers::new(1 << 2, 0, 0, 0),
-        7 if subleaf == 0 => features::leaf7(model),
+        7 if subleaf == 0 => {
+            let mut bits = features::leaf7(model);
+            if cx.sgx.is_some() {
+                bits.ebx |= 1 << 2; // SGX
+                bits.ecx |= 1 << 30; // SGX_LC: launch control
+            }
+            bits
+        }
         0xb => topology(cx, subleaf),
         0xd => xsave(model, cx, subleaf),
+        0x12 => cx.sgx.map_or(Registers::default(), |sgx| sgx.leaf(subleaf)),
         0x15 => {
             let crystal = crystal_hz(model);
             let (numerator, denominator) = ratio(model.tsc_hz, crystal);
@@ -302,6 +315,11 @@ impl Cpu {
             apic: self.has_apic(),
             long64: self.s.long64(),
             xcr0: self.s.xcr0,
+            sgx: self.sgx.as_ref().map(|sgx| Sgx {
+                config: sgx.package.config,
+                first: sgx.first,
+                bytes: sgx.bytes,
+            }),
         };
         leaf(&self.model, &cx, number, subleaf)
     }

@@ -15,6 +15,7 @@ fn context(processors: u32) -> Context {
         apic: true,
         long64: true,
         xcr0: Xcr0::X87 | Xcr0::SSE | Xcr0::AVX,
+        sgx: None,
     }
 }
 

@@ -6,6 +6,7 @@ use arch::Exception;
 use crate::Cpu;
 use crate::apic::{Apic, Config, Effect, Mode, Ratio};
 use crate::cpuid;
+use crate::epc::ABORT_PAGE;
 use crate::shared::{self, lock};
 
 /// [`Cpu::apic_page`] when the registers are in no page.
@@ -131,6 +132,9 @@ impl Cpu {
     /// Reads device memory, the APIC's page included; naturally aligned, at most 8 bytes.
     pub(crate) fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
         if gpa & !0xfff != self.apic_page {
+            if gpa >= ABORT_PAGE {
+                return data.fill(0xff);
+            }
             return self.bus.mmio_read(self.id, gpa, data);
         }
         let now = self.tsc();
@@ -148,6 +152,9 @@ impl Cpu {
     /// Writes device memory; the APIC takes aligned writes of 32 bits or more.
     pub(crate) fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
         if gpa & !0xfff != self.apic_page {
+            if gpa >= ABORT_PAGE {
+                return;
+            }
             return self.bus.mmio_write(self.id, gpa, data);
         }
         let (Some(&low), 0) = (data.first_chunk::<4>(), gpa & 15) else { return };

@@ -2,11 +2,13 @@
 //!
 //! * [`gate`]: IA-32e mode; [`legacy`]: protected and real mode
 //! * [`reset`]: RESET, INIT and start-up
+//! * [`exit`]: what an enclave does before either
 //! * [`interrupt`]: the local APIC and the processor that belongs to it
 //!
 //! Delivery either happens whole or gives a second exception and has changed
 //! nothing; [`Cpu::raise`] then makes of both what table 6-5 says.
 
+mod exit;
 mod gate;
 mod interrupt;
 mod legacy;
@@ -119,6 +121,11 @@ impl Cpu {
         if pushes_resume_flag(vector, self.pending_db) {
             image |= rflags::RF;
         }
+        if self.s.enclave.is_some() {
+            // The SSA frame gets the image; the handler's frame what the exit leaves.
+            self.exit_for_exception(exception, image);
+            image = self.s.rflags();
+        }
         match vector {
             Vector::PageFault => self.s.cr2 = self.fault_addr,
             Vector::Debug => {
@@ -170,6 +177,7 @@ impl Cpu {
     }
 
     fn deliver_external(&mut self, vector: u8) {
+        self.exit_for_interrupt(vector);
         let event =
             Event { vector, error: None, source: Source::Hardware, rip: self.s.rip, rflags: self.s.rflags() };
         if let Err(fault) = self.deliver(event) {

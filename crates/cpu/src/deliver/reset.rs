@@ -9,7 +9,11 @@ use crate::{Activity, Cpu};
 impl Cpu {
     /// RESET: as after power-up. The bootstrap processor (number 0) begins at
     /// the reset vector, the others wait for a start-up interrupt.
+    ///
+    /// The EPC's content is the package's to reset ([`sgx::Package::reset`]),
+    /// while no processor executes.
     pub fn reset(&mut self) {
+        self.stale_code = self.sgx.is_some();
         self.s = State::reset();
         self.power_up();
         lock(&self.shared.apic).reset();
@@ -31,6 +35,7 @@ impl Cpu {
     /// INIT (*table 9-1*): x87, vector and model-specific registers, the
     /// caches' mode and the time-stamp counter stay.
     pub(crate) fn init(&mut self) {
+        self.exit_for_interrupt(0);
         let fresh = State::reset();
         let old = &self.s;
         let kept = Cr0::CD | Cr0::NW;

@@ -191,7 +191,7 @@ const OUTS: &str = "OUTS/OUTSB/OUTSW/OUTSD—Output String to Port";
 
 /// A device may answer an access with an interrupt: look at requests after it.
 const fn io(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row {
-    Row::new(mnemonic, sdm, Group::System, build).gate(Gate::Io).ends()
+    Row::new(mnemonic, sdm, Group::System, build).gate(Gate::Io).ends().outside()
 }
 
 /// This file's part of the instruction table.

@@ -40,6 +40,7 @@ pub(crate) const TABLES: &[&[Row]] = &[
     system::interrupt::ROWS,
     system::misc::ROWS,
     system::msr::ROWS,
+    system::sgx::ROWS,
     system::syscall::ROWS,
     system::table::ROWS,
     system::translation::ROWS,

@@ -177,11 +177,11 @@ const fn base(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row
 
 /// This file's part of the instruction table.
 pub(super) const ROWS: &[Row] = &[
-    Row::new(M::Lds, LDS, Group::DataTransfer, far_pointer_build::<{ Seg::Ds as u8 }>),
-    Row::new(M::Les, LDS, Group::DataTransfer, far_pointer_build::<{ Seg::Es as u8 }>),
-    Row::new(M::Lfs, LDS, Group::DataTransfer, far_pointer_build::<FS>),
-    Row::new(M::Lgs, LDS, Group::DataTransfer, far_pointer_build::<GS>),
-    Row::new(M::Lss, LDS, Group::DataTransfer, far_pointer_build::<SS>),
+    Row::new(M::Lds, LDS, Group::DataTransfer, far_pointer_build::<{ Seg::Ds as u8 }>).outside(),
+    Row::new(M::Les, LDS, Group::DataTransfer, far_pointer_build::<{ Seg::Es as u8 }>).outside(),
+    Row::new(M::Lfs, LDS, Group::DataTransfer, far_pointer_build::<FS>).outside(),
+    Row::new(M::Lgs, LDS, Group::DataTransfer, far_pointer_build::<GS>).outside(),
+    Row::new(M::Lss, LDS, Group::DataTransfer, far_pointer_build::<SS>).outside(),
     base(M::Rdfsbase, "RDFSBASE/RDGSBASE—Read FS/GS Segment Base", read_base_build::<FS>),
     base(M::Rdgsbase, "RDFSBASE/RDGSBASE—Read FS/GS Segment Base", read_base_build::<GS>),
     base(M::Wrfsbase, "WRFSBASE/WRGSBASE—Write FS/GS Segment Base", write_base_build::<FS>),

@@ -254,7 +254,7 @@ impl Cpu {
 
     /// Notes a write that the fast path may not do: if it hit code, the block
     /// ends here, for it may be the very code that follows.
-    fn written(&mut self, gpa: u64, n: u64) {
+    pub(crate) fn written(&mut self, gpa: u64, n: u64) {
         if self.ram.code().written(gpa, n) {
             self.stop_block();
         }
@@ -394,17 +394,17 @@ impl Cpu {
     }
 
     /// A device access is made of naturally aligned pieces of at most 8 bytes.
-    fn device_read(&mut self, gpa: u64, buf: &mut [u8]) {
+    pub(crate) fn device_read(&mut self, gpa: u64, buf: &mut [u8]) {
         for_pieces(gpa, buf.len(), |at, range| self.mmio_read(at, &mut buf[range]));
     }
 
-    fn device_write(&mut self, gpa: u64, buf: &[u8]) {
+    pub(crate) fn device_write(&mut self, gpa: u64, buf: &[u8]) {
         for_pieces(gpa, buf.len(), |at, range| self.mmio_write(at, &buf[range]));
     }
 
     /// Data breakpoints (*SDM vol. 3B §17.2.4*): noted, delivered after the instruction.
-    fn watch_data(&mut self, la: u64, n: u64, write: bool) {
-        if self.s.dr7 & arch::regs::dr7::ENABLES == 0 {
+    pub(crate) fn watch_data(&mut self, la: u64, n: u64, write: bool) {
+        if self.s.dr7 & arch::regs::dr7::ENABLES == 0 || self.hides_breakpoint(la) {
             return;
         }
         for i in 0..4 {

@@ -1,14 +1,15 @@
 //! The one place where a translation is formed. Whatever decides over an
-//! access — paging today, the EPCM next — decides here; the TLB then repeats
-//! the answer.
+//! access — paging, then the EPC's access control — decides here; the TLB then
+//! repeats the answer.
 
 use arch::paging::{PAGE_MASK, pf};
 use arch::regs::Cr4;
 use arch::{Exception, Vector};
 
 use super::tlb::{NO_FAST_PATH, SLOW};
-use super::walk::{Access, Paging, Rights};
+use super::walk::{Access, Leaf, Paging, Rights};
 use crate::Cpu;
+use crate::epc::{ABORT_PAGE, Target};
 
 /// Where a linear address leads.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,7 @@ impl Cpu {
             cr4: self.s.cr4,
             efer: self.s.efer,
             phys_bits: self.model.phys_bits,
+            epc: self.sgx.as_ref().map_or((0, 0), |sgx| (sgx.first, sgx.bytes)),
         }
     }
 
@@ -56,6 +58,18 @@ impl Cpu {
         Exception::pf(code)
     }
 
+    /// A page fault at `la` with the bits of `code` and those that say what kind
+    /// of access it was.
+    pub(crate) fn page_fault_for(&mut self, la: u64, access: Access, rights: Rights, code: u32) -> Exception {
+        let kind = self.paging().code(access, rights == Rights::User);
+        self.page_fault(la, code | kind)
+    }
+
+    /// Walks the page tables for canonical `la`, with their faults and flags.
+    pub(crate) fn walk(&mut self, la: u64, access: Access, rights: Rights) -> Result<Leaf, Exception> {
+        self.paging().walk(&self.ram, la, access, rights).map_err(|code| self.page_fault(la, code))
+    }
+
     /// Translates a data access within one page, forming the translation if
     /// the TLB does not hold it. `la` is canonical.
     pub(crate) fn translate(&mut self, la: u64, access: Access, rights: Rights) -> Result<Place, Exception> {
@@ -69,22 +83,28 @@ impl Cpu {
     }
 
     fn fill(&mut self, la: u64, access: Access, rights: Rights) -> Result<super::tlb::Entry, Exception> {
-        let leaf = match self.paging().walk(&self.ram, la, access, rights) {
-            Ok(leaf) => leaf,
-            Err(code) => return Err(self.page_fault(la, code)),
-        };
+        let leaf = self.walk(la, access, rights)?;
         if leaf.large {
             self.tlb.note_large(la);
         }
+        // A write to a clean page must come back here to set its dirty flag.
+        let mut writable = leaf.writable && leaf.dirty;
         let gpa = leaf.gpa & PAGE_MASK;
+        let (gpa, host) = match self.target(la, gpa, access, rights)? {
+            Target::Outside => (gpa, self.ram.page(gpa)),
+            Target::Epc(page, allowed) => {
+                writable &= allowed.contains(sgx::epcm::Flags::W);
+                (gpa, Some(self.plaintext(page, la, access, rights)?))
+            }
+            Target::Abort => (ABORT_PAGE, None),
+        };
         let tag = self.tlb.tag(la);
-        let (addend, slow) = match self.ram.page(gpa) {
+        let (addend, slow) = match host {
             Some(host) => ((host as u64).wrapping_sub(la & PAGE_MASK), self.watched(la)),
             None => (0, true),
         };
         let mut entry = super::tlb::Entry { gpa, addend, read: tag | if slow { SLOW } else { 0 }, write: 0 };
-        // A write to a clean page must come back here to set its dirty flag.
-        if leaf.writable && leaf.dirty {
+        if writable {
             entry.write = entry.read | if self.ram.code().has_code(gpa >> 12) { SLOW } else { 0 };
         }
         *self.tlb.entry_mut(la, rights as u8) = entry;
@@ -103,16 +123,16 @@ impl Cpu {
             return Ok(page | la & !PAGE_MASK);
         }
         let rights = if user { Rights::User } else { Rights::Supervisor };
-        match self.paging().walk(&self.ram, la, Access::Fetch, rights) {
-            Ok(leaf) => {
-                if leaf.large {
-                    self.tlb.note_large(la);
-                }
-                self.tlb.fill_fetch(la, user, leaf.gpa);
-                Ok(leaf.gpa)
-            }
-            Err(code) => Err(self.page_fault(la, code)),
+        let leaf = self.walk(la, Access::Fetch, rights)?;
+        if leaf.large {
+            self.tlb.note_large(la);
         }
+        let gpa = match self.target(la, leaf.gpa, Access::Fetch, rights)? {
+            Target::Abort => ABORT_PAGE | la & !PAGE_MASK,
+            Target::Outside | Target::Epc(..) => leaf.gpa,
+        };
+        self.tlb.fill_fetch(la, user, gpa);
+        Ok(gpa)
     }
 
     /// Translates for the debugger: no faults, no A and D bits, no TLB.
@@ -145,6 +165,7 @@ impl Cpu {
     /// True if a data breakpoint lies in the page of `la`.
     pub(crate) fn watched(&self, la: u64) -> bool {
         self.s.dr7 & arch::regs::dr7::ENABLES != 0
+            && !self.hides_breakpoint(la)
             && (0..4).any(|i| {
                 let length = [1, 2, 8, 4][(self.s.dr7 >> (18 + 4 * i) & 3) as usize];
                 self.s.dr7 >> (2 * i) & 3 != 0

@@ -173,6 +173,24 @@ impl Tlb {
         self.context = u64::from(self.by_pcid[pcid]);
     }
 
+    /// Makes a context without translations the current one, for enclave mode;
+    /// [`Tlb::select`] leaves it for good.
+    pub fn select_enclave(&mut self) {
+        self.context = u64::from(self.new_context());
+    }
+
+    /// Forgets the data translations of the current context to host addresses
+    /// for which `gone` holds.
+    pub fn drop_hosts(&mut self, gone: impl Fn(*const u8) -> bool) {
+        let context = self.context;
+        for entry in self.entries.iter_mut() {
+            let host = entry.addend.wrapping_add(entry.read & PAGE_MASK);
+            if entry.addend != 0 && entry.read & !PAGE_MASK & !SLOW == context && gone(host as *const u8) {
+                *entry = Entry::default();
+            }
+        }
+    }
+
     /// Forgets the translations of `pcid`, current or not.
     pub fn flush_pcid(&mut self, pcid: u16, current: u16) {
         self.by_pcid[usize::from(pcid & 0xfff)] = 0;

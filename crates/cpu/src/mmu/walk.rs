@@ -58,6 +58,8 @@ pub struct Paging {
     pub efer: Efer,
     /// Bits of a physical address the model has (MAXPHYADDR).
     pub phys_bits: u32,
+    /// The EPC: first byte and size. Tables there read as all ones.
+    pub epc: (u64, u64),
 }
 
 impl Paging {
@@ -69,7 +71,7 @@ impl Paging {
         }
         let user = rights == Rights::User;
         let nxe = self.efer.contains(Efer::NXE);
-        let code = self.code(access, user, nxe);
+        let code = self.code(access, user);
         let address = ((1u64 << self.phys_bits) - 1) & PAGE_MASK;
         // Bits above MAXPHYADDR up to 51 are reserved in every entry; XD is
         // reserved unless EFER.NXE; bits 52–62 are ignored.
@@ -82,7 +84,7 @@ impl Paging {
         let mut shift = 39;
         loop {
             let at = table + (la >> shift & 0x1ff) * 8;
-            let mut entry = read_entry(ram, at);
+            let mut entry = self.read_entry(ram, at);
             loop {
                 if entry & pte::P == 0 {
                     return Err(code);
@@ -138,7 +140,8 @@ impl Paging {
     }
 
     /// The error code's bits that say what kind of access it was.
-    fn code(&self, access: Access, user: bool, nxe: bool) -> u32 {
+    pub(super) fn code(&self, access: Access, user: bool) -> u32 {
+        let nxe = self.efer.contains(Efer::NXE);
         let mut code = if user { pf::U } else { 0 };
         match access {
             Access::Read => {}
@@ -148,6 +151,19 @@ impl Paging {
             Access::Fetch => {}
         }
         code
+    }
+
+    /// A table entry; all ones are not what lies beyond RAM, but not present.
+    /// The EPC reads as ones whatever mode the processor is in (*SDM vol. 3D,
+    /// "Access Control Requirements"*), which sets reserved bits.
+    fn read_entry(&self, ram: &Ram, at: u64) -> u64 {
+        match ram.page(at) {
+            // SAFETY: `page` vouches for the page; `at` is 8-aligned, so the
+            // entry does not leave it.
+            Some(page) => unsafe { u64::load(page.add((at & 0xfff) as usize)) },
+            None if at.wrapping_sub(self.epc.0) < self.epc.1 => u64::MAX,
+            None => 0,
+        }
     }
 
     /// Access rights of *SDM vol. 3A §4.6.1*: `u`, `writable`, `nx` of the translation.
@@ -160,16 +176,6 @@ impl Paging {
             (Access::Read, _) => true,
             (Access::Write, _) => writable,
         }
-    }
-}
-
-/// A table entry; all ones are not what lies beyond RAM, but not present.
-fn read_entry(ram: &Ram, at: u64) -> u64 {
-    match ram.page(at) {
-        // SAFETY: `page` vouches for the page; `at` is 8-aligned, so the
-        // entry does not leave it.
-        Some(page) => unsafe { u64::load(page.add((at & 0xfff) as usize)) },
-        None => 0,
     }
 }
 

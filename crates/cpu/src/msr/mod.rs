@@ -2,6 +2,7 @@
 //! it does not exist, `#GP(0)`.
 
 mod mtrr;
+mod sgx;
 #[cfg(test)]
 mod tests;
 
@@ -66,8 +67,7 @@ const TABLE: &[Entry] = &[
     one(n::TSC, read_tsc, write_tsc),
     one(n::PLATFORM_ID, zero, refuse),
     one(n::APIC_BASE, read_apic, write_apic),
-    // Locked, with nothing enabled.
-    one(n::FEATURE_CONTROL, |_, _| Ok(1), refuse),
+    one(n::FEATURE_CONTROL, sgx::read_feature_control, refuse),
     one(
         n::TSC_ADJUST,
         |cpu, _| Ok(cpu.s.msr.tsc_adjust),
@@ -88,6 +88,7 @@ const TABLE: &[Entry] = &[
             Ok(())
         },
     ),
+    range(n::SGXLEPUBKEYHASH0, n::SGXLEPUBKEYHASH3, sgx::read_launch_hash, sgx::write_launch_hash),
     one(n::PLATFORM_INFO, read_platform_info, refuse),
     one(n::MTRR_CAP, |_, _| Ok(mtrr::CAP), refuse),
     one(n::ARCH_CAPABILITIES, |_, _| Ok(ARCH_CAPABILITIES), refuse),
@@ -141,6 +142,8 @@ const TABLE: &[Entry] = &[
     range(n::MTRR_FIX4K_C0000, n::MTRR_FIX4K_F8000, mtrr::read_fixed, mtrr::write_fixed),
     one(n::PAT, |cpu, _| Ok(cpu.s.msr.pat), mtrr::write_pat),
     one(n::MTRR_DEF_TYPE, |cpu, _| Ok(cpu.s.msr.mtrr_def_type), mtrr::write_def_type),
+    range(n::SGXOWNEREPOCH0, n::SGXOWNEREPOCH1, no_read, sgx::write_owner_epoch),
+    one(n::SGX_SVN_STATUS, sgx::read_svn_status, refuse),
     one(n::TSC_DEADLINE, read_apic, write_apic),
     range(n::X2APIC_FIRST, n::X2APIC_LAST, read_apic, write_apic),
     one(n::EFER, |cpu, _| Ok(cpu.s.efer.bits()), write_efer),

@@ -1,12 +1,18 @@
-//! ELDB and ELDU: load an evicted page back, blocked or not; ELDBC and ELDUC
-//! tell conflicts by codes (*SDM vol. 3D, ELDB/ELDU/ELDBC/ELDUC*).
+//! ELDB and ELDU: load a page that EWB wrote out, blocked or not; ELDBC and ELDUC tell
+//! conflicts by a code (*SDM vol. 3D, ELDB/ELDU/ELDBC/ELDUC*). RBX is a PAGEINFO with
+//! the content, PCMD and SECS, RCX a free page, RDX the slot with the page's version.
+//!
+//! Only what left the EPC comes back, once: a version opens one content, and goes from
+//! its slot with it. Whatever else PCMD says, reserved fields and unknown types included,
+//! fails the MAC. Shadow-stack pages do not occur: no model has CET.
+//!
+//! A page that ELDB loads counts as blocked at that time, so it takes a tracking cycle
+//! before EWB writes it out again.
 
-use arch::regs::gpr;
 use sgx_abi::{PAGE_SIZE, PageType, Pageinfo, Pcmd, Secs, Status};
-use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
-use super::paging::{Header, entry_flags, open};
+use super::paging::{Header, entry_flags, has_owner, open};
 use crate::claim::{Lane, Mode};
 use crate::epcm::{Entry, Flags};
 use crate::leaf::{Done, Leaf, Ran};
@@ -14,127 +20,140 @@ use crate::port::Access;
 use crate::rule::{Rule, rules};
 
 rules! { ELDB {
-    PAGEINFO_ALIGNED: Gp, "DS:RBX is aligned to 32 bytes";
-    TARGET_ALIGNED: Gp, "DS:RCX is aligned to 4096 bytes";
-    TARGET_IN_EPC: Pf, "DS:RCX leads to the EPC";
-    SLOT_ALIGNED: Gp, "DS:RDX is aligned to 8 bytes";
-    SLOT_IN_EPC: Pf, "DS:RDX leads to the EPC";
+    PAGEINFO_ALIGNED: Gp, "PAGEINFO is aligned to 32 bytes";
+    TARGET_ALIGNED: Gp, "RCX is the address of a page";
+    TARGET_IN_EPC: Pf, "RCX leads to the EPC";
+    SLOT_ALIGNED: Gp, "RDX is aligned to 8 bytes";
+    SLOT_IN_EPC: Pf, "RDX leads to the EPC";
     OPERANDS_ALIGNED: Gp, "PCMD is aligned to 128 bytes and SRCPGE to 4096";
-    PCMD_RESERVED: Gp, "reserved fields of PCMD and its SECINFO are zero";
-    PAGE_TYPE: Gp, "PCMD names a page type that can be evicted";
-    SECS_ALIGNED: Gp, "PAGEINFO.SECS is aligned to 4096 bytes for a page of an enclave";
-    SECS_IN_EPC: Pf, "PAGEINFO.SECS leads to the EPC for a page of an enclave";
-    NO_SECS: Gp, "PAGEINFO.SECS is zero for PT_SECS and PT_VA";
-    NO_CONFLICT: Gp, "no other leaf uses the EPC page";
-    CODED_NO_CONFLICT: (Status::EpcPageConflict), "the same, told by a code (ELDBC, ELDUC)";
-    SLOT_NO_CONFLICT: Gp, "no other leaf changes the version array";
-    CODED_SLOT_NO_CONFLICT: (Status::EpcPageConflict), "the same, told by a code (ELDBC, ELDUC)";
-    EPC_PRESENT: Gp, "the EPC has not been lost since reset";
-    TARGET_FREE: Pf, "the EPC page is not in use";
-    SLOT_VALID: Pf, "DS:RDX is in a valid version array";
-    SECS_NO_CONFLICT: Gp, "no other leaf excludes the load from the SECS";
-    CODED_SECS_NO_CONFLICT: (Status::EpcPageConflict), "the same, told by a code (ELDBC, ELDUC)";
-    SECS_VALID: Pf, "PAGEINFO.SECS is a valid SECS";
-    MAC: (Status::MacCompareFail), "the page is the one that was evicted, in its last version";
+    TARGET_CLAIMED: Gp, "no other leaf uses the page";
+    ARRAY_CLAIMED: Gp, "no other leaf changes the version array, or the slot";
+    EPC_PRESENT: Gp, "the EPC has not been lost since reset (on silicon, to a power transition)";
+    TARGET_FREE: Pf, "the page is not in use";
+    ARRAY_VALID: Pf, "RDX is in a valid version array";
+    SECS_ALIGNED: Gp, "PAGEINFO.SECS is aligned to 4096 bytes, for a page of an enclave";
+    SECS_IN_EPC: Pf, "PAGEINFO.SECS leads to the EPC, for a page of an enclave";
+    SECS_CLAIMED: Gp, "no other leaf changes the SECS";
+    SECS_VALID: Pf, "PAGEINFO.SECS is a valid SECS, for a page of an enclave";
+    SECS_UNUSED: Gp, "PAGEINFO.SECS is zero for any other page";
+    MAC: (Status::MacCompareFail), "the page is what was written out last under the slot's version";
 }}
 
-/// Executes ELDB.
+/// What ELDBC and ELDUC have instead.
+pub mod coded {
+    use super::Status;
+    use crate::rule::rules;
+
+    rules! { ELDBC {
+        TARGET_CLAIMED: (Status::EpcPageConflict), "no other leaf uses the page";
+        ARRAY_CLAIMED: (Status::EpcPageConflict), "no other leaf changes the version array, or the slot";
+        SECS_CLAIMED: (Status::EpcPageConflict), "no other leaf changes the SECS";
+    }}
+}
+
+/// The rules about conflicts.
+struct Conflicts {
+    target: &'static Rule,
+    array: &'static Rule,
+    secs: &'static Rule,
+}
+
+const FAULTS: Conflicts = Conflicts { target: &TARGET_CLAIMED, array: &ARRAY_CLAIMED, secs: &SECS_CLAIMED };
+const CODES: Conflicts =
+    Conflicts { target: &coded::TARGET_CLAIMED, array: &coded::ARRAY_CLAIMED, secs: &coded::SECS_CLAIMED };
+
+/// Runs ELDB.
 pub fn eldb(leaf: &mut Leaf<'_>) -> Ran {
-    load(leaf, true, false)
+    load(leaf, Flags::BLOCKED, &FAULTS)
 }
 
-/// Executes ELDU.
+/// Runs ELDU.
 pub fn eldu(leaf: &mut Leaf<'_>) -> Ran {
-    load(leaf, false, false)
+    load(leaf, Flags::empty(), &FAULTS)
 }
 
-/// Executes ELDBC.
+/// Runs ELDBC.
 pub fn eldbc(leaf: &mut Leaf<'_>) -> Ran {
-    load(leaf, true, true)
+    load(leaf, Flags::BLOCKED, &CODES)
 }
 
-/// Executes ELDUC.
+/// Runs ELDUC.
 pub fn elduc(leaf: &mut Leaf<'_>) -> Ran {
-    load(leaf, false, true)
+    load(leaf, Flags::empty(), &CODES)
 }
 
-fn load(leaf: &mut Leaf<'_>, blocked: bool, coded: bool) -> Ran {
-    let (rbx, rcx, rdx) = (leaf.rbx(), leaf.rcx(), leaf.port.gpr(gpr::RDX));
-    let conflict = |plain: &'static Rule, code: &'static Rule| if coded { code } else { plain };
-    PAGEINFO_ALIGNED.check(rbx % Pageinfo::ALIGN == 0)?;
-    TARGET_ALIGNED.check(rcx % PAGE_SIZE as u64 == 0)?;
-    let target_la = leaf.port.linear(rcx, PAGE_SIZE as u64)?;
-    let target = leaf.resolve(target_la, Access::Write)?;
-    let target = TARGET_IN_EPC.some_at(target, target_la)?;
-    SLOT_ALIGNED.check(rdx % 8 == 0)?;
-    let slot_la = leaf.port.linear(rdx, 8)?;
-    let array = leaf.resolve(slot_la, Access::Write)?;
-    let array = SLOT_IN_EPC.some_at(array, slot_la)?;
-    let info_la = leaf.port.linear(rbx, Pageinfo::SIZE as u64)?;
+/// Loads a page; `blocked` is what one of an enclave gets beside its own flags.
+fn load(leaf: &mut Leaf<'_>, blocked: Flags, conflicts: &Conflicts) -> Ran {
+    let info_la = leaf.port.linear(leaf.rbx(), Pageinfo::SIZE as u64)?;
+    PAGEINFO_ALIGNED.check(info_la.is_multiple_of(Pageinfo::ALIGN))?;
+    let la = leaf.port.linear(leaf.rcx(), PAGE_SIZE as u64)?;
+    TARGET_ALIGNED.check(la.is_multiple_of(PAGE_SIZE as u64))?;
+    let target = TARGET_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
+    let slot_la = leaf.port.linear(leaf.rdx(), size_of::<u64>() as u64)?;
+    SLOT_ALIGNED.check(slot_la.is_multiple_of(8))?;
+    let array = SLOT_IN_EPC.some_at(leaf.resolve(slot_la, Access::Write)?, slot_la)?;
     let info: Pageinfo = leaf.load(info_la)?;
-    let aligned = info.secinfo.is_multiple_of(Pcmd::ALIGN) && info.srcpge.is_multiple_of(PAGE_SIZE as u64);
-    OPERANDS_ALIGNED.check(aligned)?;
     let pcmd_la = leaf.port.linear(info.secinfo, Pcmd::SIZE as u64)?;
+    let source_la = leaf.port.linear(info.srcpge, PAGE_SIZE as u64)?;
+    let aligned = pcmd_la.is_multiple_of(Pcmd::ALIGN) && source_la.is_multiple_of(PAGE_SIZE as u64);
+    OPERANDS_ALIGNED.check(aligned)?;
+
+    let package = leaf.package;
+    let claims = &package.claims;
+    let _target = conflicts.target.some(claims.claim(target, Lane::Base, Mode::Exclusive))?;
+    let _array = conflicts.array.some(claims.claim(array, Lane::Base, Mode::Shared))?;
+    let offset = slot_la as usize % PAGE_SIZE;
+    // Alone: two leaves that take a version at once would load a page twice.
+    let lane = Lane::Slot((offset / 8) as u16);
+    let _slot = conflicts.array.some(claims.claim(array, lane, Mode::Exclusive))?;
+    EPC_PRESENT.check(!package.is_lost())?;
+    TARGET_FREE.check_at(!leaf.entry(target).valid(), la)?;
+    ARRAY_VALID.check_at(leaf.entry(array).is(PageType::Va), slot_la)?;
+
     let pcmd: Pcmd = leaf.load(pcmd_la)?;
-    PCMD_RESERVED.check(pcmd.reserved_is_zero() && pcmd.secinfo.reserved_is_zero())?;
-    let (flags, page_type) = PAGE_TYPE.some(entry_flags(&pcmd.secinfo))?;
-    let owned = matches!(page_type, PageType::Reg | PageType::Tcs | PageType::Trim);
-    PAGE_TYPE.check(owned || matches!(page_type, PageType::Secs | PageType::Va))?;
-    let mut secs_page = None;
-    let mut secs_la = 0;
-    if owned {
-        SECS_ALIGNED.check(info.secs.is_multiple_of(PAGE_SIZE as u64))?;
-        secs_la = leaf.port.linear(info.secs, PAGE_SIZE as u64)?;
-        let page = leaf.resolve(secs_la, Access::Read)?;
-        secs_page = Some(SECS_IN_EPC.some_at(page, secs_la)?);
+    let page_type = pcmd.secinfo.flags.page_type();
+    let (mut _secs, mut owner, mut eid) = (None, None, 0);
+    if page_type.is_some_and(has_owner) {
+        let secs_la = leaf.port.linear(info.secs, PAGE_SIZE as u64)?;
+        SECS_ALIGNED.check(secs_la.is_multiple_of(PAGE_SIZE as u64))?;
+        let secs = SECS_IN_EPC.some_at(leaf.resolve(secs_la, Access::Write)?, secs_la)?;
+        _secs = Some(conflicts.secs.some(claims.claim(secs, Lane::Base, Mode::Shared))?);
+        let enclave = package.enclaves.get(secs).filter(|_| leaf.entry(secs).is(PageType::Secs));
+        owner = Some(SECS_VALID.some_at(enclave, secs_la)?);
+        eid = package.read::<Secs>(secs, 0)?.private.eid;
     } else {
-        NO_SECS.check(info.secs == 0)?;
+        SECS_UNUSED.check(info.secs == 0)?;
     }
 
-    let claims = &leaf.package.claims;
-    let claim = claims.claim(target, Lane::Base, Mode::Exclusive);
-    let _target = conflict(&NO_CONFLICT, &CODED_NO_CONFLICT).some(claim)?;
-    let claim = claims.claim(array, Lane::Base, Mode::Shared);
-    let _array = conflict(&SLOT_NO_CONFLICT, &CODED_SLOT_NO_CONFLICT).some(claim)?;
-    EPC_PRESENT.check(!leaf.package.is_lost())?;
-    TARGET_FREE.check_at(!leaf.entry(target).valid(), target_la)?;
-    SLOT_VALID.check_at(leaf.entry(array).is(PageType::Va), slot_la)?;
-    let mut eid = 0;
-    let (mut enclave, mut _secs) = (None, None);
-    if let Some(page) = secs_page {
-        let claim = claims.claim(page, Lane::Base, Mode::Shared);
-        _secs = Some(conflict(&SECS_NO_CONFLICT, &CODED_SECS_NO_CONFLICT).some(claim)?);
-        SECS_VALID.check_at(leaf.entry(page).is(PageType::Secs), secs_la)?;
-        enclave = Some(SECS_VALID.some_at(leaf.package.enclaves.get(page), secs_la)?);
-        eid = leaf.package.read::<Secs>(page, 0)?.private.eid;
-    }
+    let mut content: Zeroizing<[u8; PAGE_SIZE]> = Zeroizing::new(leaf.load(source_la)?);
+    let version: u64 = package.read(array, offset)?;
+    let header = Header::new(&pcmd, info.linaddr, eid);
+    let opens = package.with_secrets(|s| open(&s.paging_key, version, &header, &mut content, &pcmd.mac));
+    // Versions begin at 1, so under that of an empty slot nothing was ever sealed.
+    let page_type = MAC.some(page_type.filter(|_| opens))?;
 
-    let at = (slot_la % PAGE_SIZE as u64) as usize;
-    let version: u64 = leaf.package.read(array, at)?;
-    let from_la = leaf.port.linear(info.srcpge, PAGE_SIZE as u64)?;
-    let mut content: Zeroizing<[u8; PAGE_SIZE]> = Zeroizing::new(leaf.load(from_la)?);
-    let address = if owned { info.linaddr } else { 0 };
-    let header = Header::new(pcmd.secinfo, address, eid);
-    let opened =
-        leaf.package.with_secrets(|s| open(&s.paging_key, version, &header, &mut content, &pcmd.mac));
-    // Versions begin at 1: an empty slot opens nothing.
-    MAC.check(version != 0 && opened)?;
-
-    leaf.package.dram.write(target.0, 0, content.as_bytes())?;
-    leaf.package.write(array, at, &0u64)?;
-    let mut entry = Entry { flags, page_type, address, ..Entry::FREE };
-    if let (Some(page), Some(enclave)) = (secs_page, enclave) {
-        entry.secs = page;
-        entry.epoch = enclave.with(|state| {
-            state.children += 1;
-            state.tracking.epoch()
-        });
-        entry.flags.set(Flags::BLOCKED, blocked);
+    package.dram.write(target.0, 0, &content[..])?;
+    package.write(array, offset, &0u64)?;
+    let flags = entry_flags(&pcmd.secinfo);
+    let mut entry = Entry { flags, page_type, address: info.linaddr, ..Entry::FREE };
+    match owner {
+        Some(enclave) => {
+            entry.secs = enclave.secs;
+            entry.flags |= blocked;
+            // As in EBLOCK, in one step.
+            enclave.with(|state| {
+                state.children += 1;
+                entry.epoch = state.tracking.epoch();
+                package.epcm.set(target, entry);
+            });
+        }
+        None => {
+            if page_type == PageType::Secs {
+                entry.secs = target;
+                package.enclaves.add(target);
+            }
+            package.epcm.set(target, entry);
+        }
     }
-    if page_type == PageType::Secs {
-        entry.secs = target;
-        leaf.package.enclaves.add(target);
-    }
-    leaf.package.epcm.set(target, entry);
     Ok(Done::Success)
 }

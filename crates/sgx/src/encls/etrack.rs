@@ -1,75 +1,80 @@
-//! ETRACK and ETRACKC: begin a tracking cycle, after which pages blocked before
-//! may be evicted (*SDM vol. 3D, ETRACK, ETRACKC*).
+//! ETRACK and ETRACKC: begin a tracking cycle. It is complete when every processor that
+//! is inside the enclave now has left it, and with that forgotten its translations; what
+//! was blocked before may be evicted then (*SDM vol. 3D, ETRACK, ETRACKC*).
+//!
+//! RCX is the SECS; for ETRACKC it may be any page of the enclave, and conflicts are told
+//! by codes. There is no virtual-machine monitor to tell of them by an exit.
 
 use sgx_abi::{PAGE_SIZE, PageType, Status};
 
 use crate::claim::{Lane, Mode};
 use crate::epcm::EpcPage;
 use crate::leaf::{Done, Leaf, Ran};
+use crate::package::Package;
 use crate::port::Access;
-use crate::rule::{Rule, rules};
+use crate::rule::rules;
 
 rules! { ETRACK {
-    PAGE_ALIGNED: Gp, "DS:RCX is aligned to 4096 bytes";
-    PAGE_IN_EPC: Pf, "DS:RCX leads to the EPC";
-    NO_CONFLICT: Gp, "no other leaf uses the enclave's tracking";
-    SECS_VALID: Pf, "DS:RCX is a valid SECS";
-    CYCLE_COMPLETE: (Status::PrevTrkIncmpl), "the previous cycle is complete";
+    PAGE_ALIGNED: Gp, "RCX is the address of a page";
+    PAGE_IN_EPC: Pf, "RCX leads to the EPC";
+    PAGE_CLAIMED: Gp, "no other leaf changes the page";
+    TRACKING_CLAIMED: Gp, "no other leaf uses the enclave's tracking";
+    PAGE_VALID: Pf, "the page is in use";
+    PAGE_TYPE: Pf, "the page is a SECS";
+    CYCLE_COMPLETE: (Status::PrevTrkIncmpl), "every processor has left that the previous cycle waits for";
 }}
 
-/// Rules that ETRACKC has instead.
+/// ETRACKC's table.
 pub mod etrackc_rules {
     use super::Status;
     use crate::rule::rules;
 
     rules! { ETRACKC {
-        PAGE_ALIGNED: Gp, "DS:RCX is aligned to 4096 bytes";
-        PAGE_IN_EPC: Pf, "DS:RCX leads to the EPC";
-        PAGE_NO_CONFLICT: (Status::EpcPageConflict), "no other leaf excludes ETRACKC from the page";
-        PAGE_VALID: (Status::PgInvld), "the EPC page is in use";
-        TRACKED_TYPE: (Status::TrackNotRequired), "pages of the type are tracked";
-        NO_CONFLICT: (Status::EpcPageConflict), "no other leaf uses the enclave's tracking";
-        CYCLE_COMPLETE: (Status::PrevTrkIncmpl), "the previous cycle is complete";
+        PAGE_ALIGNED: Gp, "RCX is the address of a page";
+        PAGE_IN_EPC: Pf, "RCX leads to the EPC";
+        PAGE_CLAIMED: (Status::EpcPageConflict), "no other leaf changes the page";
+        PAGE_VALID: (Status::PgInvld), "the page is in use";
+        TRACKED: (carry Status::TrackNotRequired), "the page is a SECS or of an enclave";
+        TRACKING_CLAIMED: (Status::EpcPageConflict), "no other leaf uses the enclave's tracking";
+        CYCLE_COMPLETE: (Status::PrevTrkIncmpl), "every processor has left that the previous cycle waits for";
     }}
 }
 
-/// Executes ETRACK.
+/// Runs ETRACK.
 pub fn etrack(leaf: &mut Leaf<'_>) -> Ran {
-    let rcx = leaf.rcx();
-    PAGE_ALIGNED.check(rcx.is_multiple_of(PAGE_SIZE as u64))?;
-    let la = leaf.port.linear(rcx, PAGE_SIZE as u64)?;
-    let page = leaf.resolve(la, Access::Write)?;
-    let page = PAGE_IN_EPC.some_at(page, la)?;
-    let track = leaf.package.claims.claim(page, Lane::Track, Mode::Exclusive);
-    let _track = NO_CONFLICT.some(track)?;
-    SECS_VALID.check_at(leaf.entry(page).is(PageType::Secs), la)?;
-    begin(leaf, page, &CYCLE_COMPLETE)
-}
-
-/// Executes ETRACKC: by any page of the enclave, and with codes for conflicts.
-pub fn etrackc(leaf: &mut Leaf<'_>) -> Ran {
-    use etrackc_rules as rule;
-    let rcx = leaf.rcx();
-    rule::PAGE_ALIGNED.check(rcx.is_multiple_of(PAGE_SIZE as u64))?;
-    let la = leaf.port.linear(rcx, PAGE_SIZE as u64)?;
-    let page = leaf.resolve(la, Access::Write)?;
-    let page = rule::PAGE_IN_EPC.some_at(page, la)?;
-    let claim = leaf.package.claims.claim(page, Lane::Base, Mode::Shared);
-    let _claim = rule::PAGE_NO_CONFLICT.some(claim)?;
+    let la = leaf.port.linear(leaf.rcx(), PAGE_SIZE as u64)?;
+    PAGE_ALIGNED.check(la.is_multiple_of(PAGE_SIZE as u64))?;
+    let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
+    let package = leaf.package;
+    let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
+    let _track = TRACKING_CLAIMED.some(package.claims.claim(page, Lane::Track, Mode::Exclusive))?;
     let entry = leaf.entry(page);
-    rule::PAGE_VALID.check(entry.valid())?;
-    let secs = match entry.page_type {
-        PageType::Secs => page,
-        PageType::Va => return Err(crate::rule::Stop::Refused(&rule::TRACKED_TYPE, 0)),
-        _ => entry.secs,
-    };
-    let track = leaf.package.claims.claim(secs, Lane::Track, Mode::Exclusive);
-    let _track = rule::NO_CONFLICT.some(track)?;
-    begin(leaf, secs, &rule::CYCLE_COMPLETE)
+    PAGE_VALID.check_at(entry.valid(), la)?;
+    PAGE_TYPE.check_at(entry.page_type == PageType::Secs, la)?;
+    CYCLE_COMPLETE.check(begin_cycle(package, page))?;
+    Ok(Done::Success)
 }
 
-fn begin(leaf: &Leaf<'_>, secs: EpcPage, complete: &'static Rule) -> Ran {
-    let enclave = leaf.package.enclaves.get(secs);
-    complete.check(enclave.is_none_or(|enclave| enclave.with(|state| state.tracking.begin_cycle())))?;
+/// Runs ETRACKC.
+pub fn etrackc(leaf: &mut Leaf<'_>) -> Ran {
+    use etrackc_rules::*;
+    let la = leaf.port.linear(leaf.rcx(), PAGE_SIZE as u64)?;
+    PAGE_ALIGNED.check(la.is_multiple_of(PAGE_SIZE as u64))?;
+    let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
+    let package = leaf.package;
+    let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
+    let entry = leaf.entry(page);
+    PAGE_VALID.check(entry.valid())?;
+    TRACKED.check(entry.page_type != PageType::Va)?;
+    // Of a SECS that is its own number.
+    let secs = entry.secs;
+    let _track = TRACKING_CLAIMED.some(package.claims.claim(secs, Lane::Track, Mode::Exclusive))?;
+    CYCLE_COMPLETE.check(begin_cycle(package, secs))?;
     Ok(Done::Success)
+}
+
+/// False if the previous cycle is not complete. Of an enclave that went with the whole
+/// EPC there is nothing to wait for.
+fn begin_cycle(package: &Package, secs: EpcPage) -> bool {
+    package.enclaves.get(secs).is_none_or(|enclave| enclave.with(|state| state.tracking.begin_cycle()))
 }

@@ -1,107 +1,115 @@
-//! EWB: evicts a page from the EPC to ordinary memory, encrypted, its version
-//! kept in a version array (*SDM vol. 3D, EWB*).
+//! EWB: writes a page of the EPC out to ordinary memory, encrypted, and frees it (*SDM
+//! vol. 3D, EWB*). RBX is a PAGEINFO with the places for content and PCMD, RCX the page,
+//! RDX the slot of a version array that keeps the version for the way back.
+//!
+//! A slot in use is overwritten; what it stood for cannot be loaded any more, which
+//! SGX_VA_SLOT_OCCUPIED with CF tells. The SDM's "EBLOCK is not correct" cannot happen:
+//! BLOCKED and its epoch change in one step. Shadow-stack pages do not occur: no model
+//! has CET.
 
-use arch::regs::{gpr, rflags};
+use arch::regs::rflags;
 use sgx_abi::{PAGE_SIZE, PageType, Pageinfo, Pcmd, Secs, Status};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
-use super::paging::{Header, seal, secinfo};
+use super::paging::{Header, has_owner, seal, secinfo};
 use crate::claim::{Lane, Mode};
+use crate::enclave::State;
 use crate::epcm::Entry;
 use crate::leaf::{Done, Leaf, Ran};
 use crate::port::Access;
 use crate::rule::rules;
 
 rules! { EWB {
-    PAGEINFO_ALIGNED: Gp, "DS:RBX is aligned to 32 bytes";
-    PAGE_ALIGNED: Gp, "DS:RCX is aligned to 4096 bytes";
-    PAGE_IN_EPC: Pf, "DS:RCX leads to the EPC";
-    SLOT_ALIGNED: Gp, "DS:RDX is aligned to 8 bytes";
-    SLOT_IN_EPC: Pf, "DS:RDX leads to the EPC";
-    DIFFERENT_PAGES: Gp, "the page and the version array's slot are in different pages";
-    FIELDS_ZERO: Gp, "PAGEINFO.LINADDR and SECS are zero";
+    PAGEINFO_ALIGNED: Gp, "PAGEINFO is aligned to 32 bytes";
+    PAGE_ALIGNED: Gp, "RCX is the address of a page";
+    PAGE_IN_EPC: Pf, "RCX leads to the EPC";
+    SLOT_ALIGNED: Gp, "RDX is aligned to 8 bytes";
+    SLOT_IN_EPC: Pf, "RDX leads to the EPC";
+    DIFFERENT_PAGES: Gp, "the slot is not in the page itself";
+    PAGEINFO_UNUSED: Gp, "PAGEINFO's LINADDR and SECS are zero";
     OPERANDS_ALIGNED: Gp, "PCMD is aligned to 128 bytes and SRCPGE to 4096";
-    NO_CONFLICT: Gp, "no other leaf uses the EPC page";
-    SLOT_NO_CONFLICT: Gp, "no other leaf changes the version array";
-    PAGE_VALID: Pf, "the EPC page is in use";
-    SLOT_VALID: Pf, "DS:RDX is in a valid version array";
-    BLOCKED: (Status::PageNotBlocked), "a page of an enclave is BLOCKED";
-    TRACKED: (Status::NotTracked), "no processor can hold a translation of the page";
-    NO_CHILDREN: (Status::ChildPresent), "no page in the EPC belongs to an evicted SECS";
+    PAGE_CLAIMED: Gp, "no other leaf uses the page";
+    ARRAY_CLAIMED: Gp, "no other leaf changes the version array, or the slot";
+    PAGE_VALID: Pf, "the page is in use";
+    ARRAY_VALID: Pf, "RDX is in a valid version array";
+    TRACKING_CLAIMED: Gp, "no ETRACK is at work on the page's enclave";
+    BLOCKED: (Status::PageNotBlocked), "a page of an enclave is blocked";
+    TRACKED: (Status::NotTracked), "no processor can hold a translation of a page of an enclave";
+    CHILDLESS: (Status::ChildPresent), "no page in the EPC belongs to a SECS";
 }}
 
-/// Executes the leaf. An occupied slot is overwritten and told by RAX with CF.
+/// Runs the leaf.
 pub fn run(leaf: &mut Leaf<'_>) -> Ran {
-    let (rbx, rcx, rdx) = (leaf.rbx(), leaf.rcx(), leaf.port.gpr(gpr::RDX));
-    PAGEINFO_ALIGNED.check(rbx % Pageinfo::ALIGN == 0)?;
-    PAGE_ALIGNED.check(rcx % PAGE_SIZE as u64 == 0)?;
-    let la = leaf.port.linear(rcx, PAGE_SIZE as u64)?;
-    let page = leaf.resolve(la, Access::Write)?;
-    let page = PAGE_IN_EPC.some_at(page, la)?;
-    SLOT_ALIGNED.check(rdx % 8 == 0)?;
-    let slot_la = leaf.port.linear(rdx, 8)?;
-    let array = leaf.resolve(slot_la, Access::Write)?;
-    let array = SLOT_IN_EPC.some_at(array, slot_la)?;
+    let info_la = leaf.port.linear(leaf.rbx(), Pageinfo::SIZE as u64)?;
+    PAGEINFO_ALIGNED.check(info_la.is_multiple_of(Pageinfo::ALIGN))?;
+    let la = leaf.port.linear(leaf.rcx(), PAGE_SIZE as u64)?;
+    PAGE_ALIGNED.check(la.is_multiple_of(PAGE_SIZE as u64))?;
+    let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
+    let slot_la = leaf.port.linear(leaf.rdx(), size_of::<u64>() as u64)?;
+    SLOT_ALIGNED.check(slot_la.is_multiple_of(8))?;
+    let array = SLOT_IN_EPC.some_at(leaf.resolve(slot_la, Access::Write)?, slot_la)?;
     DIFFERENT_PAGES.check(page != array)?;
-    let info_la = leaf.port.linear(rbx, Pageinfo::SIZE as u64)?;
     let mut info: Pageinfo = leaf.load(info_la)?;
-    FIELDS_ZERO.check(info.linaddr == 0 && info.secs == 0)?;
-    let aligned = info.secinfo.is_multiple_of(Pcmd::ALIGN) && info.srcpge.is_multiple_of(PAGE_SIZE as u64);
-    OPERANDS_ALIGNED.check(aligned)?;
+    PAGEINFO_UNUSED.check(info.linaddr == 0 && info.secs == 0)?;
     let pcmd_la = leaf.port.linear(info.secinfo, Pcmd::SIZE as u64)?;
     let to_la = leaf.port.linear(info.srcpge, PAGE_SIZE as u64)?;
+    let aligned = pcmd_la.is_multiple_of(Pcmd::ALIGN) && to_la.is_multiple_of(PAGE_SIZE as u64);
+    OPERANDS_ALIGNED.check(aligned)?;
 
-    let claims = &leaf.package.claims;
-    let _page = NO_CONFLICT.some(claims.claim(page, Lane::Base, Mode::Exclusive))?;
-    let _array = SLOT_NO_CONFLICT.some(claims.claim(array, Lane::Base, Mode::Shared))?;
+    let package = leaf.package;
+    let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Exclusive))?;
+    let _array = ARRAY_CLAIMED.some(package.claims.claim(array, Lane::Base, Mode::Shared))?;
+    let offset = slot_la as usize % PAGE_SIZE;
+    let lane = Lane::Slot((offset / 8) as u16);
+    let _slot = ARRAY_CLAIMED.some(package.claims.claim(array, lane, Mode::Exclusive))?;
     let entry = leaf.entry(page);
     PAGE_VALID.check_at(entry.valid(), la)?;
-    SLOT_VALID.check_at(leaf.entry(array).is(PageType::Va), slot_la)?;
+    ARRAY_VALID.check_at(leaf.entry(array).is(PageType::Va), slot_la)?;
 
     let enclave = match entry.page_type {
-        PageType::Secs => leaf.package.enclaves.get(page),
         PageType::Va => None,
-        _ => leaf.package.enclaves.get(entry.secs),
+        // A SECS can be gone only with the whole EPC.
+        _ => Some(PAGE_VALID.some_at(package.enclaves.get(entry.secs), la)?),
     };
-    let mut header = Header::new(secinfo(&entry), entry.address, 0);
-    let mut pcmd = Pcmd::new_zeroed();
-    match entry.page_type {
-        PageType::Va => {}
-        PageType::Secs => {
-            let children = enclave.as_ref().map_or(0, |e| e.with(|state| state.children));
-            NO_CHILDREN.check(children == 0)?;
-            pcmd.enclaveid = leaf.package.read::<Secs>(page, 0)?.private.eid;
-        }
-        _ => {
-            BLOCKED.check(entry.blocked())?;
-            let tracked = |e: &crate::enclave::Enclave| e.with(|s| s.tracking.tracked_since(entry.epoch));
-            TRACKED.check(enclave.as_deref().is_none_or(tracked))?;
-            header.eid = leaf.package.read::<Secs>(entry.secs, 0)?.private.eid;
-            pcmd.enclaveid = header.eid;
-        }
+    let state = |ask: &dyn Fn(&State) -> bool| enclave.as_ref().is_none_or(|e| e.with(|s| ask(s)));
+    // The identifier binds pages of enclaves; software gets that of a SECS, too.
+    let (mut eid, mut handle) = (0, 0);
+    if has_owner(entry.page_type) {
+        TRACKING_CLAIMED.check(!package.claims.is_exclusive(entry.secs, Lane::Track))?;
+        BLOCKED.check(entry.blocked())?;
+        TRACKED.check(state(&|s| s.tracking.tracked_since(entry.epoch)))?;
+        eid = package.read::<Secs>(entry.secs, 0)?.private.eid;
+        handle = eid;
+    } else if entry.page_type == PageType::Secs {
+        CHILDLESS.check(state(&|s| s.children == 0))?;
+        handle = package.read::<Secs>(page, 0)?.private.eid;
     }
 
-    let version = leaf.package.new_version();
-    let mut content: Zeroizing<[u8; PAGE_SIZE]> = Zeroizing::new(leaf.package.read(page, 0)?);
-    let mac = leaf.package.with_secrets(|s| seal(&s.paging_key, version, &header, &mut content));
-    pcmd.secinfo = header.secinfo;
-    pcmd.mac = mac;
+    // What is written below can be written.
+    for to in [to_la, pcmd_la, info_la] {
+        leaf.resolve(to, Access::Write)?;
+    }
+    let old: u64 = package.read(array, offset)?;
+    let mut content = Zeroizing::new([0; PAGE_SIZE]);
+    package.dram.read(page.0, 0, &mut content[..])?;
+    let version = package.new_version();
+    let mut pcmd = Pcmd { secinfo: secinfo(&entry), enclaveid: handle, ..Pcmd::default() };
+    let header = Header::new(&pcmd, entry.address, eid);
+    pcmd.mac = package.with_secrets(|s| seal(&s.paging_key, version, &header, &mut content));
     info.linaddr = entry.address;
     leaf.port.write(to_la, &content[..])?;
     leaf.port.write(pcmd_la, pcmd.as_bytes())?;
     leaf.port.write(info_la, info.as_bytes())?;
+    package.write(array, offset, &version)?;
 
-    let at = (slot_la % PAGE_SIZE as u64) as usize;
-    let before: u64 = leaf.package.read(array, at)?;
-    leaf.package.write(array, at, &version)?;
-    match (entry.page_type, enclave) {
-        (PageType::Secs, _) => leaf.package.enclaves.remove(page),
+    match (entry.page_type, &enclave) {
+        (PageType::Secs, _) => package.enclaves.remove(page),
         (_, Some(enclave)) => enclave.with(|state| state.children = state.children.saturating_sub(1)),
-        _ => {}
+        (_, None) => {}
     }
-    leaf.package.epcm.set(page, Entry::FREE);
-    leaf.package.dram.discard(page.0)?;
+    package.epcm.set(page, Entry::FREE);
+    package.dram.discard(page.0)?;
     let occupied = Done::Code(Status::VaSlotOccupied, rflags::CF);
-    Ok(if before == 0 { Done::Success } else { occupied })
+    Ok(if old == 0 { Done::Success } else { occupied })
 }

@@ -15,6 +15,7 @@ pub mod epa;
 pub mod erdinfo;
 pub mod eremove;
 pub mod etrack;
+pub mod eupdatesvn;
 pub mod ewb;
 mod paging;
 
@@ -36,8 +37,7 @@ impl Config {
         match leaf {
             Eaug | Emodpr | Emodt => self.sgx2,
             Erdinfo | Etrackc | Eldbc | Elduc => self.oversubscription,
-            // Its update of CPUSVN in a running machine is not implemented.
-            Eupdatesvn => false,
+            Eupdatesvn => self.eupdatesvn,
             _ => true,
         }
     }
@@ -77,7 +77,7 @@ fn run(leaf: &mut Leaf<'_>, number: u32) -> Ran {
         Encls::Etrackc => etrack::etrackc(leaf),
         Encls::Eldbc => eldb::eldbc(leaf),
         Encls::Elduc => eldb::elduc(leaf),
-        Encls::Eupdatesvn => Err(Stop::Refused(&LEAF_SUPPORTED, 0)),
+        Encls::Eupdatesvn => eupdatesvn::run(leaf),
     }
 }
 
@@ -93,6 +93,7 @@ pub fn rules() -> Vec<&'static Rule> {
         edbgwr::RULES,
         eextend::RULES,
         eldb::RULES,
+        eldb::coded::RULES,
         eblock::RULES,
         epa::RULES,
         ewb::RULES,
@@ -102,6 +103,7 @@ pub fn rules() -> Vec<&'static Rule> {
         emodpr::RULES,
         emodt::RULES,
         erdinfo::RULES,
+        eupdatesvn::RULES,
     ];
     tables.concat()
 }

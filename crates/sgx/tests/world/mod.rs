@@ -381,6 +381,9 @@ pub fn run_cases(leaf: Encls, rules: &[&'static Rule], make: fn() -> World, case
             (Outcome::Status(status), Ok(Done::Code(_, _))) => {
                 assert_eq!(outcome, (status.rax(), rflags::ZF), "{}", rule.name);
             }
+            (Outcome::Carry(status), Ok(Done::Code(_, _))) => {
+                assert_eq!(outcome, (status.rax(), rflags::CF), "{}", rule.name);
+            }
             (outcome, done) => panic!("{leaf}: {}: {outcome:?} and {done:?}", rule.name),
         }
         assert!(w.snapshot() == before, "{leaf}: {} changed something", rule.name);

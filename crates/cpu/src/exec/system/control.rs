@@ -372,7 +372,7 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 pub(in crate::exec) const ROWS: &[Row] = &[
     row(M::Clts, "CLTS—Clear Task-Switched Flag in CR0", |_| Some(clts)).gate(Gate::Cpl0).ends(),
     row(M::Lmsw, "LMSW—Load Machine Status Word", lmsw_build).gate(Gate::Cpl0).ends(),
-    row(M::Smsw, "SMSW—Store Machine Status Word", smsw_build).gate(Gate::Control),
+    row(M::Smsw, "SMSW—Store Machine Status Word", smsw_build).gate(Gate::Control).outside(),
     row(M::Xgetbv, "XGETBV—Get Value of Extended Control Register", |_| Some(xgetbv)).gate(Gate::Control),
     row(M::Xsetbv, "XSETBV—Set Extended Control Register", |_| Some(xsetbv)).gate(Gate::Cpl0).ends(),
 ];

@@ -14,7 +14,7 @@ type Ran = Result<Flow, Exception>;
 
 impl Cpu {
     /// Replaces the bits of RFLAGS in `mask` by those of `image`.
-    pub(super) fn set_rflags(&mut self, image: u64, mask: u64) {
+    pub(crate) fn set_rflags(&mut self, image: u64, mask: u64) {
         let status = mask & rflags::STATUS;
         self.s.flags.update(status, image);
         let other = mask & !rflags::STATUS;
@@ -47,7 +47,10 @@ fn popf<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     if cpu.s.cpl == 0 {
         mask |= IOPL;
     }
-    cpu.set_rflags(image & !RF, mask | RF);
+    // An enclave entered without opting in to debugging cannot set TF (*SDM
+    // vol. 3D, "Restriction on Setting of TF after an Opt-Out Entry"*).
+    let hidden = if cpu.s.enclave.as_ref().is_some_and(|t| !t.debug_opt_in) { TF } else { 0 };
+    cpu.set_rflags(image & !(RF | hidden), mask | RF);
     Ok(Flow::Next)
 }
 

@@ -33,7 +33,18 @@ fn int(cpu: &mut Cpu, op: &Op) -> Ran {
     software(cpu, op, op.imm as u8)
 }
 
+/// Inside an enclave INT3 and INT1 are faults, and `#UD` unless the entry opted
+/// in to debugging (*SDM vol. 3D, "INT3 Consideration"*).
+fn enclave_trap(cpu: &Cpu, opted_in: Exception) -> Result<(), Exception> {
+    match &cpu.s.enclave {
+        None => Ok(()),
+        Some(thread) if thread.debug_opt_in => Err(opted_in),
+        Some(_) => Err(Exception::UD),
+    }
+}
+
 fn int3(cpu: &mut Cpu, op: &Op) -> Ran {
+    enclave_trap(cpu, Exception::new(Vector::Breakpoint, 0))?;
     software(cpu, op, Vector::Breakpoint as u8)
 }
 
@@ -45,6 +56,7 @@ fn into(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 fn int1(cpu: &mut Cpu, op: &Op) -> Ran {
+    enclave_trap(cpu, Exception::DB)?;
     let traced = cpu.s.rflags & rflags::TF != 0;
     cpu.debug_interrupt(cpu.next_rip(op))?;
     cpu.untraced(traced);
@@ -145,12 +157,12 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Int, INT, int_build),
+    row(M::Int, INT, int_build).outside(),
     row(M::Int3, INT, |_| Some(int3)),
-    row(M::Into, INT, |_| Some(into)),
+    row(M::Into, INT, |_| Some(into)).outside(),
     row(M::Int1, INT, |_| Some(int1)),
-    row(M::Iret, IRET, iret_build),
-    row(M::Iretd, IRET, iret_build),
-    row(M::Iretq, IRET, iret_build),
+    row(M::Iret, IRET, iret_build).outside(),
+    row(M::Iretd, IRET, iret_build).outside(),
+    row(M::Iretq, IRET, iret_build).outside(),
     Row::new(M::Hlt, "HLT—Halt", Group::System, |_| Some(hlt)).gate(Gate::Cpl0).ends(),
 ];

@@ -152,7 +152,7 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Cpuid, "CPUID—CPU Identification", |_| Some(cpuid)),
+    row(M::Cpuid, "CPUID—CPU Identification", |_| Some(cpuid)).outside(),
     row(M::Rdrand, "RDRAND—Read Random Number", random_build),
     row(M::Rdseed, "RDSEED—Read Random SEED", random_build),
     row(M::Monitor, "MONITOR—Set Up Monitor Address", monitor_build).gate(Gate::Control),

@@ -5,6 +5,7 @@
 //! * [`table`]: GDTR, IDTR, LDTR, TR, and what inspects descriptors
 //! * [`translation`]: INVLPG, INVPCID, cache control; [`msr`]: RDMSR, TSC, FS and GS bases
 //! * [`misc`]: CPUID, random numbers, MONITOR; [`undefined`]: what is always `#UD`
+//! * [`sgx`]: ENCLS and ENCLU
 
 pub(super) mod control;
 pub(super) mod far;
@@ -12,6 +13,7 @@ pub(super) mod flag;
 pub(super) mod interrupt;
 pub(super) mod misc;
 pub(super) mod msr;
+pub(super) mod sgx;
 pub(super) mod syscall;
 pub(super) mod table;
 pub(super) mod translation;

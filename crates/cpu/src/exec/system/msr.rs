@@ -79,8 +79,12 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 pub(in crate::exec) const ROWS: &[Row] = &[
     row(M::Rdmsr, "RDMSR—Read From Model Specific Register", |_| Some(rdmsr)).gate(Gate::Cpl0),
     row(M::Wrmsr, "WRMSR—Write to Model Specific Register", |_| Some(wrmsr)).gate(Gate::Cpl0).ends(),
-    row(M::Rdtsc, "RDTSC—Read Time-Stamp Counter", |_| Some(rdtsc)).gate(Gate::Control),
-    row(M::Rdtscp, "RDTSCP—Read Time-Stamp Counter and Processor ID", |_| Some(rdtscp)).gate(Gate::Control),
+    row(M::Rdtsc, "RDTSC—Read Time-Stamp Counter", |_| Some(rdtsc)).gate(Gate::Control).inside_with_sgx2(),
+    row(M::Rdtscp, "RDTSCP—Read Time-Stamp Counter and Processor ID", |_| Some(rdtscp))
+        .gate(Gate::Control)
+        .inside_with_sgx2(),
     row(M::Rdpid, "RDPID—Read Processor ID", rdpid_build),
-    row(M::Rdpmc, "RDPMC—Read Performance-Monitoring Counters", |_| Some(rdpmc)).gate(Gate::Control),
+    row(M::Rdpmc, "RDPMC—Read Performance-Monitoring Counters", |_| Some(rdpmc))
+        .gate(Gate::Control)
+        .outside(),
 ];

@@ -123,10 +123,10 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Syscall, "SYSCALL—Fast System Call", |_| Some(syscall)),
+    row(M::Syscall, "SYSCALL—Fast System Call", |_| Some(syscall)).outside(),
     row(M::Sysret, SYSRET, sysret_build).gate(Gate::Cpl0),
     row(M::Sysretq, SYSRET, sysret_build).gate(Gate::Cpl0),
-    row(M::Sysenter, "SYSENTER—Fast System Call", |_| Some(sysenter)),
+    row(M::Sysenter, "SYSENTER—Fast System Call", |_| Some(sysenter)).outside(),
     row(M::Sysexit, SYSEXIT, sysexit_build).gate(Gate::Cpl0),
     row(M::Sysexitq, SYSEXIT, sysexit_build).gate(Gate::Cpl0),
 ];

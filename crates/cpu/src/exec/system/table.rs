@@ -318,16 +318,19 @@ const LGDT: &str = "LGDT/LIDT—Load Global/Interrupt Descriptor Table Register"
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
     row(M::Sgdt, "SGDT—Store Global Descriptor Table Register", store_table_build::<false>)
-        .gate(Gate::Control),
+        .gate(Gate::Control)
+        .outside(),
     row(M::Sidt, "SIDT—Store Interrupt Descriptor Table Register", store_table_build::<true>)
-        .gate(Gate::Control),
+        .gate(Gate::Control)
+        .outside(),
     row(M::Lgdt, LGDT, load_table_build::<false>).gate(Gate::Cpl0),
     row(M::Lidt, LGDT, load_table_build::<true>).gate(Gate::Cpl0),
     row(M::Lldt, "LLDT—Load Local Descriptor Table Register", load_system_build::<false>).gate(Gate::Cpl0),
     row(M::Ltr, "LTR—Load Task Register", load_system_build::<true>).gate(Gate::Cpl0),
     row(M::Sldt, "SLDT—Store Local Descriptor Table Register", store_system_build::<false>)
-        .gate(Gate::Control),
-    row(M::Str, "STR—Store Task Register", store_system_build::<true>).gate(Gate::Control),
+        .gate(Gate::Control)
+        .outside(),
+    row(M::Str, "STR—Store Task Register", store_system_build::<true>).gate(Gate::Control).outside(),
     row(M::Verr, "VERR/VERW—Verify a Segment for Reading or Writing", verify_build::<false>),
     row(M::Verw, "VERR/VERW—Verify a Segment for Reading or Writing", verify_build::<true>),
     row(M::Lar, "LAR—Load Access Rights Byte", inspect_build::<false>),

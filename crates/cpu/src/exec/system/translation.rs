@@ -22,7 +22,7 @@ impl Cpu {
     }
 
     /// The jump cache goes by numbers of contexts: if those begin afresh, it does.
-    fn contexts_changed(&mut self) {
+    pub(crate) fn contexts_changed(&mut self) {
         if self.tlb.take_recycled() {
             self.jumps.clear();
         }
@@ -33,6 +33,13 @@ impl Cpu {
         let pcid = self.pcid();
         self.tlb.select(pcid, flush);
         self.contexts_changed();
+        self.forget_enclave_translations();
+    }
+
+    /// Chooses the translations of enclave mode, none, after entering it; those
+    /// of the address space after leaving it.
+    pub(crate) fn select_mode(&mut self) {
+        self.select_address_space(false);
     }
 
     /// Forgets all translations.
@@ -41,6 +48,7 @@ impl Cpu {
         let pcid = self.pcid();
         self.tlb.select(pcid, true);
         self.contexts_changed();
+        self.forget_enclave_translations();
     }
 
     fn invalidate_page(&mut self, la: u64) {
@@ -48,6 +56,7 @@ impl Cpu {
             self.jumps.forget_page(la);
         }
         self.contexts_changed();
+        self.forget_enclave_translations();
     }
 }
 
@@ -85,6 +94,7 @@ fn invpcid<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
             let current = cpu.pcid();
             cpu.tlb.flush_pcid(pcid, current);
             cpu.contexts_changed();
+            cpu.forget_enclave_translations();
         }
         _ => cpu.flush_all(),
     }

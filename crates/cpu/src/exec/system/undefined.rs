@@ -1,5 +1,5 @@
 //! Instructions that are always `#UD`: UD0, UD1, UD2, and those of extensions
-//! that no model has (VMX, SVM, SMX, SMM; SGX until its own crate answers).
+//! that no model has (VMX, SVM, SMX, SMM).
 
 use iced_x86::Mnemonic as M;
 
@@ -41,7 +41,4 @@ pub(in crate::exec) const ROWS: &[Row] = &[
     undefined(M::Invlpga, SVM),
     undefined(M::Getsec, "GETSEC (vol. 2D chapter 6)"),
     undefined(M::Rsm, "RSM—Resume from System Management Mode"),
-    undefined(M::Encls, "ENCLS (vol. 3D chapter 38)"),
-    undefined(M::Enclu, "ENCLU (vol. 3D chapter 38)"),
-    undefined(M::Enclv, "ENCLV (vol. 3D chapter 38)"),
 ];
