@@ -58,6 +58,18 @@ pub(crate) fn keep(platform: &mut Platform, quiet: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// The platform's secrets as the processor has them in its fuses.
+pub(crate) fn roots(platform: &Platform) -> sgx::keys::Roots {
+    let fused = platform.fused();
+    sgx::keys::Roots {
+        seal_fuses: fused.seal_fuses,
+        provisioning_fuses: fused.provisioning_fuses,
+        owner_epoch: fused.owner_epoch,
+        cpusvn: fused.svn,
+        svn_secret: fused.svn_secret,
+    }
+}
+
 /// Does what was asked with the platform in `dir`.
 ///
 /// # Errors

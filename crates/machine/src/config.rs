@@ -15,6 +15,8 @@ pub struct Config {
     pub cpus: usize,
     /// RAM in bytes.
     pub memory: u64,
+    /// Enclave page cache, beside RAM; none: a machine without SGX.
+    pub epc: Option<Epc>,
     /// Kernel: bzImage or ELF.
     pub kernel: PathBuf,
     /// Initial RAM disk.
@@ -29,6 +31,14 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Stop at the first instruction that Kluis does not know.
     pub strict: bool,
+}
+
+/// An enclave page cache and the platform it belongs to.
+pub struct Epc {
+    /// Bytes, in whole pages.
+    pub bytes: u64,
+    /// Roots of the platform's keys.
+    pub roots: sgx::keys::Roots,
 }
 
 /// A block device backed by a file.
@@ -72,6 +82,9 @@ pub enum MachineError {
         /// The model's name.
         model: &'static str,
     },
+    /// The enclave page cache.
+    #[error("cannot set up the enclave page cache: {0}; choose a smaller --epc")]
+    Epc(String),
     /// Number of processors.
     #[error("{0} processors: choose 1 to {MAX_CPUS} with --cpus")]
     Cpus(usize),

@@ -2,6 +2,7 @@
 //! power-off.
 //!
 //! * `config`: what a machine is made of
+//! * `epc`: the enclave page cache
 //! * `board`: devices at their ports and addresses
 //! * `interrupts`: wires and messages to the local APICs
 //! * `clock`: guest time; `timers`: the thread that ticks device timers
@@ -13,11 +14,12 @@
 mod board;
 mod clock;
 pub mod config;
+mod epc;
 mod interrupts;
 mod report;
 mod running;
 mod timers;
 mod vcpu;
 
-pub use config::{Config, Disk, MachineError};
+pub use config::{Config, Disk, Epc, MachineError};
 pub use running::{Outcome, Running, start};

@@ -1,5 +1,6 @@
 //! A machine that runs, as its owner sees it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,10 +13,12 @@ use cpu::state::{Segment, TableRegister};
 use cpu::{Activity, Cpu, Engine};
 use devices::virtio::console::HostPort;
 use mem::Ram;
+use sgx::Package;
 
 use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
 use crate::clock::GuestClock;
 use crate::config::{Config, MAX_CPUS, MIN_MEMORY, MachineError};
+use crate::epc;
 use crate::timers::{self, Alarm};
 use crate::vcpu;
 
@@ -65,6 +68,7 @@ pub struct Running {
     shared: Arc<Shared>,
     board: Arc<Board>,
     cpus: Arc<[Arc<cpu::Shared>]>,
+    package: Option<Arc<Package>>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -83,11 +87,17 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
     }
     let kernel = boot::read_kernel(&config.kernel)?;
     let initrd = config.initrd.as_deref().map(boot::read_initrd).transpose()?;
-    let ram = Ram::new(&ranges)?;
-
     let spans: Vec<_> = ranges.iter().map(|&(start, len)| start..start + len).collect();
-    let about = describe(config.cpus, spans.clone());
-    let layout = boot::Layout::new(spans, vec![about.pci.ecam()]);
+    let epc_range = epc_range(&config);
+    let ram = Ram::with_top(&ranges, epc_range.as_ref().map_or(0, |range| range.end))?;
+    let package = match config.epc {
+        Some(epc) => Some(epc::package(epc, &config.model, config.cpus)?),
+        None => None,
+    };
+
+    let about = describe(config.cpus, spans.clone(), epc_range.clone());
+    let reserved = std::iter::once(about.pci.ecam()).chain(epc_range.clone()).collect();
+    let layout = boot::Layout::new(spans, reserved);
     let guest = &**ram.guest();
     let entry = boot::load(guest, &kernel, initrd.as_deref(), &config.cmdline, &layout)?;
     boot::acpi::write(guest, &about, &layout)?;
@@ -120,6 +130,7 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
         shared: shared.clone(),
         board: board.clone(),
         cpus: cpus.clone(),
+        package: package.clone(),
         stop: Arc::default(),
         threads: Mutex::default(),
     };
@@ -138,21 +149,72 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
         } else {
             cpu.activity = Activity::WaitForSipi;
         }
+        if let (Some(package), Some(range)) = (&package, &epc_range) {
+            cpu.set_sgx(package.clone(), range.start);
+        }
         let (shared, clock, stop) = (shared.clone(), clock.clone(), running.stop.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("vcpu{id}"))
-            .spawn(move || {
-                let engine = Engine::new(cpu);
-                let work = || vcpu::run(engine, &shared, &clock, &stop);
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-                    shared.end(End::Panicked(id));
-                }
-            })
-            .map_err(MachineError::Thread)?;
+        let secret = package.is_some();
+        let engine = Held::new(Engine::new(cpu), secret)?;
+        let work = move || {
+            let mut engine = engine;
+            let work = || vcpu::run(&mut engine, &shared, &clock, &stop);
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                shared.end(End::Panicked(id));
+            }
+        };
+        let name = format!("vcpu{id}");
+        let thread = if secret {
+            mem::secret::spawn_on_secret_stack(&name, epc::STACK, work)
+                .map_err(|e| MachineError::Epc(e.to_string()))?
+        } else {
+            std::thread::Builder::new().name(name).spawn(work).map_err(MachineError::Thread)?
+        };
         threads.push(thread);
     }
     *lock(&running.threads) = threads;
     Ok((running, ports))
+}
+
+/// A processor with its registers: where enclaves run, in memory for secrets.
+enum Held {
+    Plain(Box<Engine>),
+    Secret(mem::secret::SecretBox<Engine>),
+}
+
+impl Held {
+    fn new(engine: Engine, secret: bool) -> Result<Held, MachineError> {
+        if !secret {
+            return Ok(Held::Plain(Box::new(engine)));
+        }
+        let held = mem::secret::SecretBox::new(engine).map_err(|e| MachineError::Epc(e.to_string()))?;
+        Ok(Held::Secret(held))
+    }
+}
+
+impl std::ops::Deref for Held {
+    type Target = Engine;
+    fn deref(&self) -> &Engine {
+        match self {
+            Held::Plain(engine) => engine,
+            Held::Secret(engine) => engine,
+        }
+    }
+}
+
+impl std::ops::DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Engine {
+        match self {
+            Held::Plain(engine) => engine,
+            Held::Secret(engine) => engine,
+        }
+    }
+}
+
+/// Where the EPC lies.
+fn epc_range(config: &Config) -> Option<Range<u64>> {
+    let ram = config.memory & !0xfff;
+    let end = if ram > LOW_RAM_END { (1 << 32) + ram - LOW_RAM_END } else { ram };
+    config.epc.as_ref().map(|epc| epc::place(end, epc.bytes & !0xfff))
 }
 
 fn check(config: &Config) -> Result<(), MachineError> {
@@ -170,6 +232,14 @@ fn check(config: &Config) -> Result<(), MachineError> {
             most: most >> 30,
             model: config.model.name,
         });
+    }
+    if epc_range(config).is_some_and(|range| range.is_empty() || range.end > 1 << config.model.phys_bits) {
+        let (bits, model) = (config.model.phys_bits, config.model.name);
+        let why = format!(
+            "beside {} GiB of memory it does not fit {model}'s {bits} address bits",
+            config.memory >> 30
+        );
+        return Err(MachineError::Epc(why));
     }
     Ok(())
 }
@@ -249,6 +319,11 @@ impl Running {
     /// Sends bytes to COM1; how many it took.
     pub fn serial_input(&self, data: &[u8]) -> usize {
         self.board.serial_input(data)
+    }
+
+    /// The SGX part of the machine's processors, if it has one.
+    pub fn sgx(&self) -> Option<&Arc<Package>> {
+        self.package.as_ref()
     }
 
     /// Presses the power button: the guest is asked to shut down.

@@ -13,7 +13,7 @@ use crate::running::{End, Shared};
 const SLICE: u64 = 20_000;
 
 /// Runs a processor until the machine stops.
-pub(crate) fn run(mut engine: Engine, machine: &Shared, clock: &Arc<GuestClock>, stop: &AtomicBool) {
+pub(crate) fn run(engine: &mut Engine, machine: &Shared, clock: &Arc<GuestClock>, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         let exit = engine.run(SLICE);
         if machine.strict && !engine.cpu.unimplemented.is_empty() {

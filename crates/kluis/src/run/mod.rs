@@ -75,9 +75,6 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     }
 
     let mut platform = crate::platform::for_machine(dir)?;
-    if args.epc.is_some() && !args.quiet {
-        eprintln!("kluis: --epc is checked only: the machine of this version does not have SGX yet");
-    }
     let (events_in, events) = mpsc::channel();
     let raw = match &plan.access {
         Access::Agent { tty, .. } => *tty,
@@ -92,6 +89,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         model: plan.model.clone(),
         cpus: plan.cpus,
         memory: plan.memory,
+        epc: Some(machine::Epc { bytes: plan.epc, roots: crate::platform::roots(&platform) }),
         kernel,
         initrd,
         cmdline: plan.cmdline.clone(),
