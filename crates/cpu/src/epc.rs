@@ -105,6 +105,7 @@ impl Cpu {
         let bytes = package.epc_bytes();
         assert!(first & !PAGE_MASK == 0, "the EPC begins at a page");
         assert!(self.ram.code().covers(first + bytes - 1), "the code map reaches the EPC's end");
+        package.set_epc_base(first);
         let (shared, weak) = (self.shared.clone(), Arc::downgrade(&package));
         // The first processor's call is the one that is kept.
         package.dram.on_loss(Box::new(move || {

@@ -1,6 +1,8 @@
 //! The kernel's `__vdso_sgx_enter_enclave`, found in the vDSO that the kernel maps.
 
+use std::arch::global_asm;
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `struct sgx_enclave_run` of the kernel's `asm/sgx.h`.
 #[repr(C)]
@@ -37,9 +39,39 @@ impl Run {
     }
 }
 
-/// `__vdso_sgx_enter_enclave`.
+/// `__vdso_sgx_enter_enclave`, with the registers of its caller kept.
 pub type Enter =
     unsafe extern "C" fn(rdi: u64, rsi: u64, rdx: u64, function: u32, r8: u64, r9: u64, run: *mut Run) -> i32;
+
+// The vDSO keeps RBX, RBP and RSP only: after an asynchronous exit R12 to R15 are
+// the processor's synthetic ones, so that its caller has to keep them.
+global_asm!(
+    "sgx_check_enter:",
+    "push rbp",
+    "push rbx",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "push qword ptr [rsp + 56]", // the seventh argument
+    "call qword ptr [rip + {function}]",
+    "add rsp, 8",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbx",
+    "pop rbp",
+    "ret",
+    function = sym FUNCTION,
+);
+
+/// Address of the vDSO's function.
+static FUNCTION: AtomicU64 = AtomicU64::new(0);
+
+unsafe extern "C" {
+    fn sgx_check_enter(rdi: u64, rsi: u64, rdx: u64, function: u32, r8: u64, r9: u64, run: *mut Run) -> i32;
+}
 
 /// Leaf EENTER.
 pub const EENTER: u32 = 2;
@@ -90,9 +122,8 @@ pub fn find() -> Option<Enter> {
         // SAFETY: a string of the vDSO's string table.
         let name = unsafe { CStr::from_ptr(name as *const libc::c_char) };
         if name.to_bytes() == b"__vdso_sgx_enter_enclave" {
-            let address = base + word(symbol + 8);
-            // SAFETY: the kernel's symbol of that name has this signature.
-            return Some(unsafe { std::mem::transmute::<u64, Enter>(address) });
+            FUNCTION.store(base + word(symbol + 8), Ordering::Relaxed);
+            return Some(sgx_check_enter);
         }
     }
     None

@@ -226,6 +226,8 @@ pub(crate) fn candidate<'a>(leaf: &mut Leaf<'a>, rules: &TcsRules) -> Result<Can
     let agrees = flags.contains(TcsFlags::AEXNOTIFY) == notify;
     rules.aexnotify.check(flags.contains(TcsFlags::DBGOPTIN) || agrees)?;
     let inside = Inside::new(&enclave);
+    // EBLOCK and ETRACK since the check above did not count this thread
+    rules.unblocked.check_at(!leaf.entry(page).blocked(), address)?;
     Ok(Candidate { control, address, page, aep, tcs, secs, enclave, inside, _claim: claim })
 }
 
