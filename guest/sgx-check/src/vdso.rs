@@ -44,18 +44,24 @@ pub type Enter =
     unsafe extern "C" fn(rdi: u64, rsi: u64, rdx: u64, function: u32, r8: u64, r9: u64, run: *mut Run) -> i32;
 
 // The vDSO keeps RBX, RBP and RSP only: after an asynchronous exit R12 to R15 are
-// the processor's synthetic ones, so that its caller has to keep them.
+// the processor's synthetic ones, so that its caller has to keep them. And ERESUME
+// restores RSP and RBP of the EENTER that it continues, so that the vDSO's frame
+// has to be where it was then, whoever calls: on a stack of its own.
 global_asm!(
     "sgx_check_enter:",
+    "mov rax, [rsp + 8]", // the seventh argument
     "push rbp",
     "push rbx",
     "push r12",
     "push r13",
     "push r14",
     "push r15",
-    "push qword ptr [rsp + 56]", // the seventh argument
+    "mov [rip + 2f], rsp",
+    "lea rsp, [rip + 3f]",
+    "push rax",
+    "push rax",
     "call qword ptr [rip + {function}]",
-    "add rsp, 8",
+    "mov rsp, [rip + 2f]",
     "pop r15",
     "pop r14",
     "pop r13",
@@ -63,6 +69,12 @@ global_asm!(
     "pop rbx",
     "pop rbp",
     "ret",
+    ".pushsection .bss",
+    ".balign 16",
+    "2: .skip 16",
+    ".skip 65536",
+    "3:",
+    ".popsection",
     function = sym FUNCTION,
 );
 
