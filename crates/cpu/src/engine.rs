@@ -9,6 +9,7 @@ use arch::regs::{dr6, dr7, rflags};
 
 use crate::cache::{Block, BlockId, Cache, Mode, NONE, Source};
 use crate::decode::{self, Decoded};
+use crate::mmu::walk::Access;
 use crate::op::Flow;
 use crate::shared::request;
 use crate::{Activity, Cpu};
@@ -38,8 +39,13 @@ pub struct Engine {
 }
 
 /// Requests that are attended to whatever RFLAGS.IF says.
-const UNMASKED: u32 =
-    request::INIT | request::SIPI | request::CODE | request::EXIT | request::BUS | request::EPC;
+const UNMASKED: u32 = request::INIT
+    | request::SIPI
+    | request::CODE
+    | request::EXIT
+    | request::BUS
+    | request::EPC
+    | request::MACHINE_CHECK;
 
 impl Cpu {
     /// Requests that would be attended to now.
@@ -61,7 +67,7 @@ impl Cpu {
             Activity::WaitForSipi => request::INIT | request::SIPI | request::EXIT,
             Activity::Shutdown => request::INIT | request::NMI | request::EXIT,
             _ => {
-                let mut mask = request::INIT | request::EXIT;
+                let mut mask = request::INIT | request::EXIT | request::MACHINE_CHECK;
                 if self.s.rflags & rflags::IF != 0 {
                     mask |= request::INTERRUPT | request::EXT_INT;
                 }
@@ -178,6 +184,9 @@ impl Engine {
         }
         if take(request::EXIT) {
             return Some(Exit::Requested);
+        }
+        if take(request::MACHINE_CHECK) && cpu.machine_check() {
+            return None;
         }
         if take(request::INIT) {
             cpu.init();
@@ -413,9 +422,12 @@ impl Engine {
         let Some(block) = self.cache.block(id) else { return false };
         let split = block.len.min((0x1000 - (block.gpa & 0xfff)) as usize);
         let (low, high) = self.scratch[..block.len].split_at_mut(split);
-        self.cpu.fetch_bytes(block.gpa, low);
+        let mut read = self.cpu.fetch_bytes(block.gpa, low);
         if let (false, Some(second)) = (high.is_empty(), block.second) {
-            self.cpu.fetch_bytes(second, high);
+            read = read.and_then(|()| self.cpu.fetch_bytes(second, high));
+        }
+        if read.is_err() {
+            return false;
         }
         let now = &mut self.scratch[..block.len];
         match &block.source {
@@ -438,16 +450,19 @@ impl Engine {
         let enclave = self.cpu.epc_page(gpa).is_some();
         self.mark(gpa, (0x1000 - offset).min(decode::MAX_LEN as u64 * 16));
         let mut n = (0x1000 - offset) as usize;
-        self.cpu.fetch_bytes(gpa, &mut self.scratch[..n]);
+        let read = self.cpu.fetch_bytes(gpa, &mut self.scratch[..n]);
+        read.map_err(|_| self.cpu.lost_fetch(la))?;
         let mut second = None;
         let decoded =
             decode::decode_as(&mut self.cpu, &self.scratch[..n], offset as u16, mode, false, enclave);
         let run = match decoded {
             Decoded::Run(run) => run,
             Decoded::Incomplete => {
-                let next = self.cpu.translate_fetch((la | !PAGE_MASK).wrapping_add(1))?;
+                let next_la = (la | !PAGE_MASK).wrapping_add(1);
+                let next = self.cpu.translate_fetch(next_la)?;
                 self.mark(next, decode::MAX_LEN as u64);
-                self.cpu.fetch_bytes(next, &mut self.scratch[n..n + decode::MAX_LEN]);
+                let read = self.cpu.fetch_bytes(next, &mut self.scratch[n..n + decode::MAX_LEN]);
+                read.map_err(|_| self.cpu.lost_fetch(next_la))?;
                 n += decode::MAX_LEN;
                 second = Some(next);
                 let bytes = &self.scratch[..n];
@@ -516,23 +531,31 @@ impl Cpu {
 
     /// Code bytes: of an EPC page, which the fetch was allowed to reach, its
     /// plaintext; where no RAM is, what the bus reads.
-    fn fetch_bytes(&self, gpa: u64, bytes: &mut [u8]) {
+    ///
+    /// # Errors
+    /// The EPC is lost.
+    fn fetch_bytes(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), mee::Lost> {
         if self.ram.read(gpa, bytes) {
-            return;
+            return Ok(());
         }
         bytes.fill(0xff);
         if let (Some(page), Some(sgx)) = (self.epc_page(gpa), &self.sgx) {
-            // Lost, it executes as ones until the loss is attended to.
-            if sgx.package.dram.read(page.0, (gpa & 0xfff) as usize, bytes).is_err() {
-                bytes.fill(0xff);
+            sgx.package.dram.read(page.0, (gpa & 0xfff) as usize, bytes).inspect_err(|_| {
                 sgx.package.lose();
                 self.shared.request(request::EPC);
-            }
+            })?;
         } else if gpa < crate::epc::ABORT_PAGE {
             for (i, byte) in bytes.iter_mut().enumerate() {
                 self.bus.mmio_read(self.id, gpa + i as u64, std::slice::from_mut(byte));
             }
         }
+        Ok(())
+    }
+
+    /// What a fetch at `la` from an EPC that is lost leads to.
+    fn lost_fetch(&mut self, la: u64) -> Exception {
+        let rights = self.rights();
+        self.sgx_page_fault(la, Access::Fetch, rights)
     }
 
     /// True if an event that is not masked waits for the next boundary.

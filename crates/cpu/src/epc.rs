@@ -107,14 +107,14 @@ impl Cpu {
         assert!(self.ram.code().covers(first + bytes - 1), "the code map reaches the EPC's end");
         package.set_epc_base(first);
         let (shared, weak) = (self.shared.clone(), Arc::downgrade(&package));
-        // The first processor's call is the one that is kept.
-        package.dram.on_loss(Box::new(move || {
-            if let Some(package) = weak.upgrade() {
-                package.lose();
-            }
+        package.dram.on_loss(move || {
+            let Some(package) = weak.upgrade() else { return };
+            package.lose();
             shared.request(request::EPC);
-            shared.peers().iter().for_each(|peer| peer.request(request::EPC));
-        }));
+            if package.dram.loss().is_some_and(|loss| loss != mee::Loss::Power) {
+                shared.request(request::MACHINE_CHECK);
+            }
+        });
         self.sgx = Some(Sgx { package, first, bytes });
     }
 

@@ -29,6 +29,8 @@ pub mod request {
     pub const BUS: u32 = 1 << 7;
     /// Plaintext slots of the EPC are to be given back, or its content is lost.
     pub const EPC: u32 = 1 << 8;
+    /// The memory of the EPC did not verify: a machine check.
+    pub const MACHINE_CHECK: u32 = 1 << 9;
 }
 
 /// The shared part of one processor.

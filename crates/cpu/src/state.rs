@@ -214,6 +214,8 @@ pub struct Msrs {
     pub mtrr_fixed: [u64; 11],
     pub mtrr_variable: [u64; 20],
     pub mcg_status: u64,
+    /// IA32_MC0_CTL, STATUS, ADDR and MISC.
+    pub mc0: [u64; 4],
     pub microcode: u64,
 }
 

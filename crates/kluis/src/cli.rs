@@ -21,6 +21,8 @@ Examples:
 const ENVIRONMENT: &str = "\
 Environment:
   XDG_CACHE_HOME  the guest image is kept in its folder kluis (default ~/.cache)
+  XDG_RUNTIME_DIR machines that run are found in its folder kluis (default: a
+                  folder of yours among the temporary files)
   XDG_STATE_HOME  the platform is kept in its folder kluis/platform (default
                   ~/.local/state)
   KLUIS_PLATFORM  another folder for the platform, as --platform
@@ -69,6 +71,12 @@ pub(crate) enum Command {
     /// The processor package that machines are on: its secrets, their backup
     #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
     Platform(PlatformCommand),
+    /// Look at the enclaves of a machine that runs; never into them
+    #[command(subcommand)]
+    Sgx(SgxCommand),
+    /// Drills on a machine that runs
+    #[command(subcommand, after_help = DEBUG_HELP)]
+    Debug(DebugCommand),
     /// List the sizes of machines, and which this host can honour
     #[command(
         after_help = "Examples:\n  kluis sizes\n  kluis sizes --json | jq '.[] | select(.can_run).name'"
@@ -91,6 +99,65 @@ pub(crate) enum Command {
         /// Write kluis.1, kluis-run.1 ... to this folder
         #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+    },
+}
+
+/// What to see of a machine's enclaves.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum SgxCommand {
+    /// Tell who owns the EPC, what is known of each enclave, and count leaves and exits
+    #[command(after_help = "Example:\n  kluis sgx inspect --json | jq '.enclaves[].mrenclave'")]
+    Inspect {
+        /// Process number of the `kluis run` [default: the only one there is]
+        #[arg(long, value_name = "PID")]
+        vm: Option<u32>,
+    },
+}
+
+const DEBUG_HELP: &str = "\
+The EPC lies encrypted in ordinary memory. epc-tamper does what an attacker with the
+memory bus in hands does: flip a bit, move a page's ciphertext to another place, replay
+an older state, or change the integrity tree. The next fetch finds it: the machine has
+then lost its EPC until it is reset, as after a power transition (epc-loss), and gets a
+machine check where it has enabled them. It keeps running without enclaves.
+
+Examples:
+  kluis debug epc-tamper replay
+  kluis debug epc-loss --vm 4711
+  kluis debug bus 0x140000000 64";
+
+/// What to do to a machine.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum DebugCommand {
+    /// Tamper with the memory of the EPC: flip, move, replay or tree
+    EpcTamper {
+        /// What to do to it
+        #[arg(value_name = "DRILL")]
+        drill: mee::Drill,
+        /// EPC page, counted from 0 [default: the first regular page of an enclave]
+        #[arg(long, value_name = "PAGE")]
+        page: Option<u32>,
+        /// Process number of the `kluis run` [default: the only one there is]
+        #[arg(long, value_name = "PID")]
+        vm: Option<u32>,
+    },
+    /// Lose the content of the EPC, as by a power transition
+    EpcLoss {
+        /// Process number of the `kluis run` [default: the only one there is]
+        #[arg(long, value_name = "PID")]
+        vm: Option<u32>,
+    },
+    /// Show what a bus master (a device) reads: memory, and ones for the EPC
+    Bus {
+        /// Physical address, e.g. 0x140000000
+        #[arg(value_parser = units::address)]
+        address: u64,
+        /// Bytes, up to 1 MiB
+        #[arg(default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+        length: u32,
+        /// Process number of the `kluis run` [default: the only one there is]
+        #[arg(long, value_name = "PID")]
+        vm: Option<u32>,
     },
 }
 
@@ -247,8 +314,7 @@ pub(crate) struct RunArgs {
     /// Memory, e.g. 512M or 4G, instead of a size; with --size, less than it has
     #[arg(long, value_name = "SIZE", value_parser = units::memory)]
     pub(crate) memory: Option<u64>,
-    /// Enclave page cache, e.g. 16M, less than the size or the model has; checked
-    /// only, the machine of this version does not have SGX yet
+    /// Enclave page cache, e.g. 16M: less than the size or the model has
     #[arg(long, value_name = "SIZE", value_parser = units::memory)]
     pub(crate) epc: Option<u64>,
     /// Processor model: xeon-e-2288g or xeon-8370c [default: the size's]
@@ -281,6 +347,9 @@ pub(crate) struct RunArgs {
     /// At the end tell times and instructions on standard error (--json: as JSON)
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Write a line for every SGX leaf to standard error or a file: sgx, sgx=FILE
+    #[arg(long, value_name = "sgx[=FILE]", value_parser = units::trace)]
+    pub(crate) trace: Option<units::Trace>,
     /// Stop at the first instruction that Kluis does not know
     #[arg(long)]
     pub(crate) strict: bool,

@@ -3,6 +3,7 @@
 //! * [`cli`]: the command line; [`units`], [`sizes`]: what is written there
 //! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
 //! * [`platform`](mod@platform): `kluis platform`, its [`passphrase`]s
+//! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
 //! * [`docs`]: completions and manual pages
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
 //!   [`capacity`]: whether it can honour a machine
@@ -10,6 +11,8 @@
 
 mod capacity;
 mod cli;
+mod control;
+mod debug;
 mod docs;
 mod doctor;
 mod exit;
@@ -18,6 +21,7 @@ mod image;
 mod passphrase;
 mod platform;
 mod run;
+mod sgx;
 mod sizes;
 mod units;
 
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         Command::Image(command) => image::main(*command, cli.json),
         Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
+        Command::Sgx(command) => crate::sgx::main(command, cli.json),
+        Command::Debug(command) => debug::main(command, cli.json),
         Command::Sizes => sizes::main(cli.json),
         Command::Doctor => doctor::main(cli.json),
         Command::Completions { shell } => docs::completions(*shell),

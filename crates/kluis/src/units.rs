@@ -29,6 +29,35 @@ pub(crate) fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A physical address: hexadecimal with 0x, or decimal.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn address(text: &str) -> Result<u64, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "is no address: write it as 0x140000000".into())
+}
+
+/// What to trace, and the file that the lines go to: `sgx`, `sgx=FILE`. Without a
+/// file they go to standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trace(pub(crate) Option<PathBuf>);
+
+/// See [`Trace`].
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn trace(text: &str) -> Result<Trace, String> {
+    match text.split_once('=') {
+        None if text == "sgx" => Ok(Trace(None)),
+        Some(("sgx", file)) if !file.is_empty() => Ok(Trace(Some(file.into()))),
+        _ => Err("cannot be traced: write sgx, or sgx=FILE".into()),
+    }
+}
+
 /// A duration from a number, of seconds or with a unit: `30`, `30s`, `500ms`,
 /// `5m`, `1.5h`.
 ///
@@ -104,6 +133,20 @@ pub(crate) fn bytes(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_and_traces() {
+        assert_eq!(address("0x140000000"), Ok(0x1_4000_0000));
+        assert_eq!(address("4096"), Ok(4096));
+        for bad in ["", "0x", "0xg", "-1", "0x10000000000000000"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+        assert_eq!(trace("sgx"), Ok(Trace(None)));
+        assert_eq!(trace("sgx=a=b"), Ok(Trace(Some("a=b".into()))));
+        for bad in ["", "sgx=", "cpu", "sgxx=f"] {
+            assert!(trace(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn memory_is_binary_and_needs_a_unit() {

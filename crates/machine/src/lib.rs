@@ -3,6 +3,7 @@
 //!
 //! * `config`: what a machine is made of
 //! * `epc`: the enclave page cache
+//! * `drill`: attacks on the EPC's memory, and the bus's view
 //! * `board`: devices at their ports and addresses
 //! * `interrupts`: wires and messages to the local APICs
 //! * `clock`: guest time; `timers`: the thread that ticks device timers
@@ -14,6 +15,7 @@
 mod board;
 mod clock;
 pub mod config;
+mod drill;
 mod epc;
 mod interrupts;
 mod report;
@@ -22,4 +24,5 @@ mod timers;
 mod vcpu;
 
 pub use config::{Config, Disk, Epc, MachineError};
+pub use drill::{DrillError, MAX_BUS_BYTES};
 pub use running::{Outcome, Running, start};

@@ -69,6 +69,7 @@ pub struct Running {
     board: Arc<Board>,
     cpus: Arc<[Arc<cpu::Shared>]>,
     package: Option<Arc<Package>>,
+    ram: Ram,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -131,6 +132,7 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
         board: board.clone(),
         cpus: cpus.clone(),
         package: package.clone(),
+        ram: ram.clone(),
         stop: Arc::default(),
         threads: Mutex::default(),
     };
@@ -303,9 +305,7 @@ impl Running {
 
     fn halt(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        for cpu in self.cpus.iter() {
-            cpu.request(request::EXIT);
-        }
+        self.request_all(request::EXIT);
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             let _ = thread.join();
         }
@@ -319,6 +319,15 @@ impl Running {
     /// Sends bytes to COM1; how many it took.
     pub fn serial_input(&self, data: &[u8]) -> usize {
         self.board.serial_input(data)
+    }
+
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// Asks all processors for attention.
+    pub(crate) fn request_all(&self, bits: u32) {
+        self.cpus.iter().for_each(|cpu| cpu.request(bits));
     }
 
     /// The SGX part of the machine's processors, if it has one.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -68,6 +68,9 @@ pub struct Stats {
     pub backend: &'static str,
 }
 
+/// What is called when the content is lost.
+type Listener = Arc<dyn Fn() + Send + Sync>;
+
 /// EPC content of one machine. All methods may be called from any thread.
 ///
 /// Methods that take a page number panic if there is no such page, those that
@@ -86,7 +89,7 @@ pub struct Dram {
     /// Per processor, the last epoch it acknowledged.
     pub(crate) acknowledged: Box<[AtomicU64]>,
     lost: AtomicBool,
-    on_loss: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_loss: Mutex<Vec<Listener>>,
 }
 
 impl fmt::Debug for Dram {
@@ -125,7 +128,7 @@ impl Dram {
             pending: AtomicUsize::new(0),
             acknowledged: (0..processors).map(|_| AtomicU64::new(0)).collect(),
             lost: AtomicBool::new(false),
-            on_loss: OnceLock::new(),
+            on_loss: Mutex::default(),
         };
         dram.publish(&dram.lock());
         Ok(dram)
@@ -186,6 +189,9 @@ impl Dram {
     pub fn fill(&self, page: u32, cpu: usize) -> Result<Option<*mut u8>, Lost> {
         assert!(cpu < self.acknowledged.len(), "no processor {cpu}");
         self.with_page(page, |state| {
+            if state.condemned == Some(page) {
+                return Ok(None);
+            }
             let Some(index) = state.slot(page, &self.slots)? else { return Ok(None) };
             let leaving = state.table.leaving();
             state.table.hold(index, cpu, &self.slots);
@@ -231,10 +237,10 @@ impl Dram {
         self.lock().lost
     }
 
-    /// Sets what is called when the content is lost: once per loss, on the thread
-    /// that found it, with no lock held. False if that was set before.
-    pub fn on_loss(&self, call: Box<dyn Fn() + Send + Sync>) -> bool {
-        self.on_loss.set(call).is_ok()
+    /// Adds to what is called when the content is lost: once per loss, in the order
+    /// added, on the thread that found it, with no lock held.
+    pub fn on_loss(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.on_loss.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(call));
     }
 
     /// What was done, and what it takes.
@@ -309,9 +315,8 @@ impl Dram {
     }
 
     fn tell(&self) {
-        if let Some(call) = self.on_loss.get() {
-            call();
-        }
+        let calls = self.on_loss.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        calls.iter().for_each(|call| call());
     }
 
     /// Makes known without the lock what processors ask at block boundaries.

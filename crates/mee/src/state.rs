@@ -37,6 +37,9 @@ pub(crate) struct State {
     /// The last epoch begun.
     pub(crate) epoch: u64,
     pub(crate) lost: Option<Loss>,
+    /// A page that a drill waits for: processors that let go of it get it no more
+    /// until the drill is done.
+    pub(crate) condemned: Option<u32>,
     /// Changes at each reset.
     pub(crate) generation: u64,
     pub(crate) counts: Counts,
@@ -55,6 +58,7 @@ impl State {
             batches: VecDeque::new(),
             epoch: 0,
             lost: None,
+            condemned: None,
             generation: 0,
             counts: Counts::default(),
             checks: Checks::ON,
@@ -73,6 +77,7 @@ impl State {
         self.generation += 1;
         self.cipher = Some(cipher);
         self.lost = None;
+        self.condemned = None;
         Ok(())
     }
 

@@ -111,8 +111,9 @@ impl fmt::Debug for Recording {
 
 impl Dram {
     /// Attacks a page's memory. Where processors hold its plaintext, it is made to
-    /// leave first: [`TamperError::InUse`] says at which epoch; call again when
-    /// that is finished.
+    /// leave first, and no processor gets it again before the drill is done:
+    /// [`TamperError::InUse`] says at which epoch; call again when that is finished,
+    /// or [`Dram::spare`] it.
     ///
     /// # Errors
     /// [`TamperError`]; nothing was changed then.
@@ -156,6 +157,15 @@ impl Dram {
         Ok(TamperReport { drill: Drill::Replay, page, change: change.ok_or(TamperError::Stale)? })
     }
 
+    /// Gives up a drill that was told [`TamperError::InUse`]: processors may have
+    /// the page again.
+    pub fn spare(&self) {
+        let _ = self.with(|state| {
+            state.condemned = None;
+            Ok(())
+        });
+    }
+
     /// Does `f` when all there is of the page is in DRAM.
     fn on_stored_page<T>(
         &self,
@@ -168,6 +178,7 @@ impl Dram {
         self.with(|state| {
             if let Some(index) = state.table.get(page) {
                 if let Some(epoch) = self.begin_evict_slot(state, index) {
+                    state.condemned = Some(page);
                     return Ok(Err(TamperError::InUse { epoch }));
                 }
                 state.write_back(index, &self.slots)?;
@@ -176,6 +187,7 @@ impl Dram {
                 state.store_zeros(page)?;
             }
             state.flush_nodes(page)?;
+            state.condemned = None;
             f(state).map(Ok)
         })?
     }

@@ -178,10 +178,11 @@ pub fn exit(port: &mut dyn Port, package: &Package, event: &Event) -> AexOutcome
     }
     package.trace.exit(event.vector, event.kind == Kind::Interrupt);
     let saved = if package.is_lost() { Err(mee::Lost) } else { save(port, package, event) };
-    // Without the frame nobody knows the host's stack any more.
+    // A frame that is lost cannot tell the host's stack: it is what it was at entry.
+    let at_entry = port.thread().map_or([0; 2], |thread| thread.outside_stack);
     let (outside_stack, lost) = match saved {
         Ok(outside_stack) => (outside_stack, false),
-        Err(mee::Lost) => ([0; 2], true),
+        Err(mee::Lost) => (at_entry, true),
     };
     if lost {
         package.lose();

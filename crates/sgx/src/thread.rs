@@ -40,6 +40,8 @@ pub struct Thread {
     pub aep: u64,
     /// Tracking epoch of the entry.
     pub epoch: u64,
+    /// RSP and RBP of the host: the frame's URSP and URBP, should the frame be lost.
+    pub outside_stack: [u64; 2],
     /// CR_SAVE_FS, CR_SAVE_GS.
     pub saved_fs_gs: [Segment; 2],
     /// CR_SAVE_XCR0, if CR4.OSXSAVE was set.

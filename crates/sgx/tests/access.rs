@@ -167,6 +167,7 @@ fn thread(package: &Package) -> Thread {
         ssa_address: BASE + 0x1000,
         aep: 0,
         epoch: 0,
+        outside_stack: [0; 2],
         saved_fs_gs: [Segment::default(); 2],
         saved_xcr0: None,
         saved_tf: false,

@@ -193,7 +193,7 @@ fn outside_64_bit_mode_half_the_registers_go() {
 fn a_lost_epc_lets_the_processor_go_and_tells_nothing() {
     for drop_and_lock in [false, true] {
         let mut w = World::new();
-        let segments = w.port.segments;
+        let (segments, rsp) = (w.port.segments, w.port.gpr[gpr::RSP]);
         w.enter();
         w.port.gpr = [0x5ec3e7; 16];
         if drop_and_lock {
@@ -203,7 +203,7 @@ fn a_lost_epc_lets_the_processor_go_and_tells_nothing() {
         }
         let outcome = w.aex(Vector::PageFault, 4, CODE + 5);
         assert!(outcome.lost && w.port.thread.is_none() && w.package.is_lost());
-        assert_eq!((w.port.rip, w.port.gpr[gpr::RCX], w.port.gpr[gpr::RSP]), (AEP, AEP, 0));
+        assert_eq!((w.port.rip, w.port.gpr[gpr::RCX], w.port.gpr[gpr::RSP]), (AEP, AEP, rsp));
         assert!(w.port.gpr.iter().all(|&r| r != 0x5ec3e7) && w.port.segments == segments);
         assert_eq!(w.enclave.with(|s| s.tracking.inside()), 0);
         let fault = w.enclu(Enclu::Eresume).unwrap_err();

@@ -25,7 +25,11 @@ impl Sgx {
         match subleaf {
             0 => {
                 let bit = |on: bool, bit: u32| u32::from(on) << bit;
-                let eax = 1 | bit(c.sgx2, 1) | bit(c.oversubscription, 6) | bit(c.eupdatesvn, 10) | bit(c.edeccssa, 11);
+                let eax = 1
+                    | bit(c.sgx2, 1)
+                    | bit(c.oversubscription, 6)
+                    | bit(c.eupdatesvn, 10)
+                    | bit(c.edeccssa, 11);
                 let sizes = u32::from(c.max_size_32) | u32::from(c.max_size_64) << 8;
                 Registers::new(eax, c.miscselect, 0, sizes)
             }

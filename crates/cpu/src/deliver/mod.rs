@@ -12,6 +12,7 @@ mod exit;
 mod gate;
 mod interrupt;
 mod legacy;
+pub(crate) mod machine_check;
 mod reset;
 #[cfg(test)]
 mod tests;

@@ -116,8 +116,7 @@ const TABLE: &[Entry] = &[
             Ok(())
         },
     ),
-    // No banks.
-    one(n::MCG_CAP, zero, refuse),
+    one(n::MCG_CAP, |_, _| Ok(crate::deliver::machine_check::CAPABILITIES), refuse),
     one(
         n::MCG_STATUS,
         |cpu, _| Ok(cpu.s.msr.mcg_status),
@@ -143,6 +142,19 @@ const TABLE: &[Entry] = &[
     one(n::PAT, |cpu, _| Ok(cpu.s.msr.pat), mtrr::write_pat),
     one(n::MTRR_DEF_TYPE, |cpu, _| Ok(cpu.s.msr.mtrr_def_type), mtrr::write_def_type),
     range(n::SGXOWNEREPOCH0, n::SGXOWNEREPOCH1, no_read, sgx::write_owner_epoch),
+    range(
+        n::MC0_CTL,
+        n::MC0_MISC,
+        |cpu, number| Ok(cpu.s.msr.mc0[(number - n::MC0_CTL) as usize]),
+        |cpu, number, value| {
+            if number != n::MC0_CTL {
+                // software clears them
+                allow(value, 0)?;
+            }
+            cpu.s.msr.mc0[(number - n::MC0_CTL) as usize] = value;
+            Ok(())
+        },
+    ),
     one(n::SGX_SVN_STATUS, sgx::read_svn_status, refuse),
     one(n::TSC_DEADLINE, read_apic, write_apic),
     range(n::X2APIC_FIRST, n::X2APIC_LAST, read_apic, write_apic),

@@ -17,7 +17,9 @@ fn cpu() -> Cpu {
 #[test]
 fn unknown_registers_fault() {
     let mut cpu = cpu();
-    for number in [0, 1, 0x11, 0x3c, 0x198, 0x214, 0x300, 0x400, 0x6e1, 0xc000_0105, 0x4b56_4d00, u32::MAX] {
+    for number in
+        [0, 1, 0x11, 0x3c, 0x198, 0x214, 0x300, 0x3ff, 0x404, 0x6e1, 0xc000_0105, 0x4b56_4d00, u32::MAX]
+    {
         assert_eq!(cpu.read_msr(number), Err(Exception::GP0), "{number:#x}");
         assert_eq!(cpu.write_msr(number, 0), Err(Exception::GP0), "{number:#x}");
     }
@@ -53,6 +55,9 @@ fn reserved_bits_fault() {
         (n::FEATURE_CONTROL, 0),
         (n::MISC_ENABLE, 1 << 34),
         (n::ARCH_CAPABILITIES, 0),
+        (n::MCG_CAP, 0),
+        (n::MC0_CTL + 1, 1),
+        (n::MC0_MISC, 1),
     ] {
         assert_eq!(cpu.write_msr(number, value), Err(Exception::GP0), "{number:#x} {value:#x}");
     }

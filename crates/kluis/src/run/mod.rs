@@ -5,7 +5,7 @@
 //! * [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
 //! * [`console`]: the guest's serial port
 //! * [`terminal`], [`signals`], [`progress`]: the host's side
-//! * [`verdict`]: what the end means; [`stats`]: what it cost
+//! * [`verdict`]: what the end means; [`stats`]: what it cost; [`trace`]: `--trace`
 
 mod console;
 mod escape;
@@ -16,9 +16,11 @@ mod signals;
 mod stats;
 mod streams;
 mod terminal;
+mod trace;
 mod verdict;
 
 use crate::cli::RunArgs;
+use crate::control::Control;
 use crate::exit::Error;
 use crate::{host, units};
 use ::platform::Platform;
@@ -36,8 +38,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use streams::{Outlet, Port};
@@ -98,6 +100,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         ports: if serial { Vec::new() } else { channels.ports() },
         strict: args.strict,
     };
+    let traced = args.trace.as_ref().map(|units::Trace(file)| trace::output(file.as_deref())).transpose()?;
     let start = Instant::now();
     let (running, ports) = machine::start(config).map_err(|e| {
         if let Some(file) = new_file {
@@ -110,6 +113,28 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         }
     })?;
     let running = Arc::new(running);
+    if let Some(package) = running.sgx() {
+        if let Some(out) = traced {
+            trace::start(package, out);
+        }
+        let (package, events) = (Arc::downgrade(package), Mutex::new(events_in.clone()));
+        if let Some(strong) = package.upgrade() {
+            strong.dram.on_loss(move || {
+                let loss = package.upgrade().and_then(|package| package.dram.loss());
+                let why = loss.map(|loss| loss.to_string()).unwrap_or_default();
+                let _ = events.lock().unwrap_or_else(PoisonError::into_inner).send(Event::EpcLost(why));
+            });
+        }
+    }
+    let control = match Control::start(running.clone()) {
+        Ok(control) => Some(control),
+        Err(e) => {
+            if !args.quiet {
+                eprintln!("kluis: no other command will find this machine: {e}");
+            }
+            None
+        }
+    };
     // only now: a machine that is refused leaves nothing
     crate::platform::keep(&mut platform, args.quiet).inspect_err(|_| running.stop())?;
     let mut run = Run {
@@ -117,6 +142,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         plan: &plan,
         running: running.clone(),
         _platform: platform,
+        _control: control,
         console: console.clone(),
         console_out: console.outlet(),
         incoming: channels,
@@ -279,9 +305,12 @@ impl Front for Host {
     }
 
     fn note(&mut self, text: &str) {
-        if self.quiet {
-            return;
+        if !self.quiet {
+            self.alert(text);
         }
+    }
+
+    fn alert(&mut self, text: &str) {
         for line in text.lines() {
             // a raw terminal does not return to the margin by itself
             eprint!("kluis: {line}{}", if self.raw.is_some() { "\r\n" } else { "\n" });
@@ -316,6 +345,8 @@ struct Run<'a> {
     running: Arc<Running>,
     /// Nobody changes it while the machine runs.
     _platform: Platform,
+    /// Other commands find it while it runs.
+    _control: Option<Control>,
     console: Console,
     console_out: Option<Outlet>,
     incoming: Incoming,
@@ -404,6 +435,7 @@ impl Run<'_> {
                 Ok(Event::Escape(Action::Quit)) => return Ok(End::Quit),
                 Ok(Event::Escape(Action::PowerOff)) => self.running.power_button(),
                 Ok(Event::Escape(Action::Help)) => self.front.note(escape::HELP),
+                Ok(Event::EpcLost(why)) => self.front.alert(&epc_lost(&why)),
                 Ok(Event::Control | Event::InputEnd { .. } | Event::OutputGone(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -459,7 +491,9 @@ impl Run<'_> {
                 end: stopped,
             };
             let retired = self.running.retired();
-            let stats = Stats::new(self.plan, &times, retired, unimplemented, verdict.ending, verdict.code);
+            let sgx = self.running.sgx().map(|package| crate::sgx::Epc::of(package));
+            let (end, code) = (verdict.ending, verdict.code);
+            let stats = Stats::new(self.plan, &times, retired, unimplemented, sgx, end, code);
             if json {
                 let text = serde_json::to_string(&stats).map_err(Error::failed)?;
                 eprintln!("{text}");
@@ -491,6 +525,11 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// What is told when a machine has lost its EPC.
+fn epc_lost(why: &str) -> String {
+    format!("the machine has lost its enclaves: {why}. It goes on without an EPC until it is reset")
 }
 
 /// Gives a slow reader some time for what the guest wrote last.

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     OutputGone(Stream, io::Error),
     /// A person at the terminal asked for something.
     Escape(Action),
+    /// The EPC is lost; why.
+    EpcLost(String),
     /// The machine ended.
     Over(Outcome),
 }
@@ -71,6 +73,8 @@ pub(crate) trait Front {
     fn size(&self) -> (u16, u16);
     /// Tells something that people may want to know.
     fn note(&mut self, text: &str);
+    /// Tells something that people must know.
+    fn alert(&mut self, text: &str);
     /// Stops this process as Ctrl-Z does.
     fn suspend(&mut self);
 }
@@ -202,6 +206,10 @@ impl<'a> Session<'a> {
             }
             Event::Escape(Action::Help) => {
                 self.front.note(super::escape::HELP);
+                None
+            }
+            Event::EpcLost(why) => {
+                self.front.alert(&super::epc_lost(&why));
                 None
             }
             Event::Over(outcome) => {

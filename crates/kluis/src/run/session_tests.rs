@@ -48,6 +48,9 @@ impl Front for Face {
     fn note(&mut self, text: &str) {
         self.notes.push(text.into());
     }
+    fn alert(&mut self, text: &str) {
+        self.notes.push(text.into());
+    }
     fn suspend(&mut self) {
         self.suspended += 1;
     }

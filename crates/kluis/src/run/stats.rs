@@ -1,6 +1,7 @@
 //! What a run cost: times, and instructions of each processor.
 
 use super::plan::Plan;
+use crate::sgx::Epc;
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -63,6 +64,9 @@ pub(crate) struct Stats {
     retired_total: u64,
     /// Instructions that Kluis does not know.
     unimplemented: Vec<String>,
+    /// The EPC at the end, with what was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sgx: Option<Epc>,
     /// How it ended.
     end: Ending,
     /// The exit code that Kluis gives.
@@ -76,6 +80,7 @@ impl Stats {
         times: &Times,
         retired: Vec<u64>,
         unimplemented: Vec<String>,
+        sgx: Option<Epc>,
         end: Ending,
         exit_code: u8,
     ) -> Self {
@@ -96,6 +101,7 @@ impl Stats {
             retired_total: retired.iter().fold(0, |a, b| a.saturating_add(*b)),
             retired,
             unimplemented,
+            sgx,
             end,
             exit_code,
         }
@@ -120,6 +126,9 @@ impl Stats {
         let _ = writeln!(out, "{:<22}{:>12} instructions, {rate:.0} million/s", "all", self.retired_total);
         if !self.unimplemented.is_empty() {
             let _ = writeln!(out, "{:<22}{:>12}", "unknown instructions", self.unimplemented.len());
+        }
+        if let Some(sgx) = self.sgx.as_ref().filter(|epc| epc.used()) {
+            out += &sgx.text();
         }
         out
     }

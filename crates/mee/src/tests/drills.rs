@@ -25,9 +25,9 @@ fn every_drill_is_found_at_the_next_fetch() {
                 let dram = full();
                 let calls = Arc::new(AtomicU32::new(0));
                 let counter = calls.clone();
-                dram.on_loss(Box::new(move || {
+                dram.on_loss(move || {
                     counter.fetch_add(1, Ordering::Relaxed);
-                }));
+                });
                 let report = dram.tamper(drill, page).unwrap();
                 assert_eq!((report.drill, report.page), (drill, page));
                 assert!(!dram.is_lost());
@@ -193,10 +193,12 @@ fn a_power_transition_loses_everything() {
     let dram = full();
     let calls = Arc::new(AtomicU32::new(0));
     let counter = calls.clone();
-    assert!(dram.on_loss(Box::new(move || {
+    dram.on_loss(move || {
         counter.fetch_add(1, Ordering::Relaxed);
-    })));
-    assert!(!dram.on_loss(Box::new(|| {})));
+    });
+    let (second, counter) = (Arc::new(AtomicU32::new(0)), calls.clone());
+    let last = second.clone();
+    dram.on_loss(move || last.store(counter.load(Ordering::Relaxed), Ordering::Relaxed));
     let at = dram.fill(1, 0).unwrap().unwrap();
     assert_ne!(load(at, 0), 0);
     dram.lose();
@@ -207,6 +209,7 @@ fn a_power_transition_loses_everything() {
     lost_until_reset(&dram);
     dram.lose();
     assert_eq!(calls.load(Ordering::Relaxed), 2);
+    assert_eq!(second.load(Ordering::Relaxed), 2, "called in order");
 }
 
 /// A loss found while a batch is written back.

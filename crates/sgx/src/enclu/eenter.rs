@@ -118,8 +118,8 @@ pub fn run(leaf: &mut Leaf<'_>) -> Ran {
     entry::target(leaf, &candidate, target, bases, &TARGET)?;
     entry::activate(leaf, &candidate, TARGET.inactive)?;
 
-    entry::hand_over(leaf, frame.gpr, tcs.cssa)?;
-    entry::enter(leaf, candidate, &frame, bases, true)?;
+    let outside = entry::hand_over(leaf, frame.gpr, tcs.cssa)?;
+    entry::enter(leaf, candidate, &frame, bases, outside, true)?;
     leaf.port.jump(target);
     Ok(Done::Jump)
 }

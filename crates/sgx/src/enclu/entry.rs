@@ -387,6 +387,7 @@ pub(crate) fn enter(
     mut candidate: Candidate<'_>,
     frame: &Frame<'_>,
     bases: [u64; 2],
+    outside_stack: [u64; 2],
     pend: bool,
 ) -> Result<(), Stop> {
     leaf.package.write(candidate.page, TCS_AEP, &candidate.aep)?;
@@ -409,6 +410,7 @@ pub(crate) fn enter(
         ssa_address: frame.address,
         aep: candidate.aep,
         epoch: candidate.inside.epoch,
+        outside_stack,
         saved_fs_gs: [port.segment(FS), port.segment(GS)],
         saved_xcr0: control.osxsave.then_some(control.xcr0),
         saved_tf: tf && !debug_opt_in,
@@ -444,14 +446,14 @@ fn enclave_attr(ds: u16) -> u16 {
 }
 
 /// RSP and RBP of the host go into the frame, and RAX and RCX tell the enclave
-/// the frame's number and where to return.
-pub(crate) fn hand_over(leaf: &mut Leaf<'_>, gpr_page: EpcPage, cssa: u32) -> Result<(), Stop> {
+/// the frame's number and where to return. Gives RSP and RBP.
+pub(crate) fn hand_over(leaf: &mut Leaf<'_>, gpr_page: EpcPage, cssa: u32) -> Result<[u64; 2], Stop> {
     let outside = [leaf.port.gpr(gpr::RSP), leaf.port.gpr(gpr::RBP)];
     leaf.package.write(gpr_page, GPR_OFFSET + std::mem::offset_of!(GprSgx, ursp), &outside)?;
     let next = leaf.port.next_rip();
     leaf.port.set_gpr(gpr::RCX, next);
     leaf.port.set_gpr(gpr::RAX, u64::from(cssa));
-    Ok(())
+    Ok(outside)
 }
 
 /// Leaves enclave mode, whatever the reason: FS and GS, XCR0 and TF are those of

@@ -184,8 +184,8 @@ fn notify(leaf: &mut Leaf<'_>, candidate: Candidate<'_>) -> Ran {
     entry::target(leaf, &candidate, target, bases, &TARGET)?;
     entry::activate(leaf, &candidate, TARGET.inactive)?;
 
-    entry::hand_over(leaf, frame.gpr, tcs.cssa)?;
-    entry::enter(leaf, candidate, &frame, bases, true)?;
+    let outside = entry::hand_over(leaf, frame.gpr, tcs.cssa)?;
+    entry::enter(leaf, candidate, &frame, bases, outside, true)?;
     leaf.port.jump(target);
     Ok(Done::Jump)
 }
@@ -209,7 +209,7 @@ fn resume(leaf: &mut Leaf<'_>, candidate: Candidate<'_>, frame: &Frame<'_>, belo
 
     let outside = leaf.port.rflags();
     leaf.package.write(page, TCS_CSSA, &below)?;
-    entry::enter(leaf, candidate, frame, bases, false)?;
+    entry::enter(leaf, candidate, frame, bases, [gpr.ursp, gpr.urbp], false)?;
     for (number, value) in registers(gpr).into_iter().enumerate() {
         if long64 {
             leaf.port.set_gpr(number, value);

@@ -1,0 +1,237 @@
+//! The way to a machine that runs: a socket in the user's own runtime folder,
+//! on which one line of JSON asks and one answers.
+//!
+//! Whoever may use it is the user whose process the machine is: it shows
+//! nothing that they could not see, and does nothing that they could not do.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use machine::{MAX_BUS_BYTES, Running};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::exit::Error;
+use crate::sgx::Epc;
+
+/// Most bytes of a question.
+const MAX_QUESTION: u64 = 4096;
+/// Most bytes of an answer.
+const MAX_ANSWER: u64 = 64 << 20;
+/// How long either side may be silent. A drill waits up to 5 seconds for processors.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What can be asked of a machine.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub(crate) enum Ask {
+    /// Its EPC.
+    Inspect,
+    /// A drill on the memory of an EPC page, or of the first of an enclave.
+    Tamper {
+        /// Name of the drill.
+        drill: String,
+        /// The page.
+        page: Option<u32>,
+    },
+    /// The loss of its EPC.
+    Lose,
+    /// What a bus master reads.
+    Bus {
+        /// Physical address.
+        address: u64,
+        /// Bytes.
+        length: u32,
+    },
+}
+
+/// What a machine answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    /// For people.
+    pub(crate) text: String,
+    /// For programs.
+    pub(crate) value: Value,
+}
+
+/// The folder of the sockets: in the user's runtime folder (*XDG Base Directory
+/// Specification*), else one of their own among the temporary files.
+fn folder() -> PathBuf {
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    match named {
+        Some(runtime) => runtime.join("kluis"),
+        None => std::env::temp_dir().join(format!("kluis-{}", rustix::process::getuid().as_raw())),
+    }
+}
+
+/// Makes the folder, or checks that the one there is nobody else's.
+fn own_folder() -> io::Result<PathBuf> {
+    let dir = folder();
+    match fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let about = fs::symlink_metadata(&dir)?;
+    let is_own =
+        about.is_dir() && about.uid() == rustix::process::getuid().as_raw() && about.mode() & 0o077 == 0;
+    if !is_own {
+        let why = format!("{} must be a folder of yours alone (mode 0700)", dir.display());
+        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+    }
+    Ok(dir)
+}
+
+/// The socket of this process's machine; gone when dropped.
+pub(crate) struct Control {
+    path: PathBuf,
+}
+
+impl Control {
+    /// Answers for a machine from now on.
+    ///
+    /// # Errors
+    /// The socket or its thread cannot be made.
+    pub(crate) fn start(running: Arc<Running>) -> io::Result<Control> {
+        let path = own_folder()?.join(format!("{}.sock", std::process::id()));
+        // of a process that had this number and crashed
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        let control = Control { path };
+        thread::Builder::new().name("control".into()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // who asks and does not wait for the answer gets none
+                let _ = serve(&stream, &running);
+            }
+        })?;
+        Ok(control)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn serve(stream: &UnixStream, running: &Running) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_QUESTION)).read_line(&mut line)?;
+    let answer: Result<Answer, String> =
+        serde_json::from_str(&line).map_err(|e| e.to_string()).and_then(|ask| answer(&ask, running));
+    let mut text = serde_json::to_string(&answer)?;
+    text.push('\n');
+    let mut stream = stream;
+    stream.write_all(text.as_bytes())
+}
+
+fn answer(ask: &Ask, running: &Running) -> Result<Answer, String> {
+    let fail = |e: machine::DrillError| e.to_string();
+    match ask {
+        Ask::Inspect => {
+            let package = running.sgx().ok_or("the machine has no enclave page cache")?;
+            let epc = Epc::of(package);
+            let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
+            Ok(Answer { text: epc.text(), value })
+        }
+        Ask::Tamper { drill, page } => {
+            let report = running.tamper(drill.parse()?, *page).map_err(fail)?;
+            let text = format!("{report}\nThe next fetch of it will find that, and lock the EPC.\n");
+            let value = json!({ "drill": drill, "page": report.page, "change": report.change });
+            Ok(Answer { text, value })
+        }
+        Ask::Lose => {
+            running.lose_epc().map_err(fail)?;
+            let text = "The EPC's content is lost until the machine is reset.\n".into();
+            Ok(Answer { text, value: json!({ "lost": true }) })
+        }
+        Ask::Bus { address, length } => {
+            let bytes = running.bus_read(*address, MAX_BUS_BYTES.min(*length as usize));
+            Ok(Answer {
+                text: dump(*address, &bytes),
+                value: json!({ "address": address, "bytes": hex(&bytes) }),
+            })
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn dump(address: u64, bytes: &[u8]) -> String {
+    let row = |(i, row): (usize, &[u8])| {
+        let row: Vec<String> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{:012x}  {}\n", address.wrapping_add(16 * i as u64), row.join(" "))
+    };
+    bytes.chunks(16).enumerate().map(row).collect()
+}
+
+/// The machines of this user that run, by process number, ascending.
+fn machines(dir: &Path) -> Vec<(u32, PathBuf)> {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.path();
+            let number = path.file_name()?.to_str()?.strip_suffix(".sock")?.parse().ok()?;
+            match UnixStream::connect(&path) {
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                    // its process has crashed
+                    let _ = fs::remove_file(&path);
+                    None
+                }
+                _ => Some((number, path)),
+            }
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Asks a machine: process `number`, or the only one there is.
+///
+/// # Errors
+/// There is no such machine, or more than one to choose from; it cannot do that.
+pub(crate) fn ask(number: Option<u32>, ask: &Ask) -> Result<Answer, Error> {
+    let all = machines(&folder());
+    let list = || all.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>().join(", ");
+    let path = match (number, &all[..]) {
+        (_, []) => return Err(Error::bad("no machine of yours runs: start one with `kluis run`")),
+        (None, [(_, path)]) => path,
+        (None, _) => return Err(Error::bad(format!("machines {} run: name one with --vm", list()))),
+        (Some(number), all) => {
+            let found = all.iter().find(|(one, _)| *one == number);
+            &found.ok_or_else(|| Error::bad(format!("--vm {number} does not run: there are {}", list())))?.1
+        }
+    };
+    let answer =
+        exchange(path, ask).map_err(|e| Error::failed(format!("the machine does not answer: {e}")))?;
+    answer.map_err(Error::bad)
+}
+
+fn exchange(path: &Path, ask: &Ask) -> io::Result<Result<Answer, String>> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{}\n", serde_json::to_string(ask)?).as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// Prints an answer as the user wants it.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(crate) fn print(answer: &Answer, json: bool) -> Result<(), Error> {
+    if json { crate::print_json(&answer.value) } else { crate::print(&answer.text) }
+}
