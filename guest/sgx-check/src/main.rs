@@ -7,7 +7,7 @@
 //! sgx-check bench        what entries, exits and leaves cost
 //! sgx-check secret       a production enclave that keeps a secret; what root sees of it
 //! sgx-check debug        a debug enclave read through ptrace's way
-//! sgx-check hold HEX     keeps the secret until standard input ends
+//! sgx-check hold         keeps a secret until standard input ends, then tells it
 //! ```
 //!
 //! Prints a line for each step. Exit codes: 0 all as it must be, 1 not, 2 bad usage.
@@ -39,10 +39,7 @@ fn main() -> ExitCode {
         ["secret"] => secret::production(enter),
         ["bench"] => bench::run(enter),
         ["debug"] => secret::debug(enter),
-        ["hold", hex] => match secret::parse(hex) {
-            Some(bytes) => secret::hold(enter, bytes),
-            None => return usage(),
-        },
+        ["hold"] => secret::hold(enter),
         _ => return usage(),
     };
     match done {
@@ -55,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: sgx-check life | sgx1 | page MIB | bench | secret | debug | hold HEX32");
+    eprintln!("usage: sgx-check life | sgx1 | page MIB | bench | secret | debug | hold");
     ExitCode::from(2)
 }
 

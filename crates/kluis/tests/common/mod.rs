@@ -88,6 +88,23 @@ impl Scratch {
     }
 }
 
+/// The guest program that exercises the kernel's SGX driver, built on first use.
+pub(crate) fn sgx_check() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let target = root.join("target/guest");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // in its own folder, whose configuration makes it static
+        cargo.current_dir(root.join("guest/sgx-check")).env("CARGO_TARGET_DIR", &target);
+        for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+            cargo.env_remove(variable);
+        }
+        assert!(cargo.args(["build", "--release", "--locked", "-q"]).status().unwrap().success());
+        std::fs::read(target.join("x86_64-unknown-linux-gnu/release/sgx-check")).unwrap()
+    })
+}
+
 /// An ELF kernel that is nothing but this 64-bit code, at 2 MiB.
 pub(crate) fn kernel(code: &[u8]) -> Vec<u8> {
     const AT: u64 = 2 << 20;
