@@ -171,7 +171,7 @@ fn drills_lock_the_epc_and_the_machine_goes_on() {
         let before: serde_json::Value = serde_json::from_slice(&before.stdout).unwrap();
         assert_eq!((&before["lost"], before["enclaves"].as_array().unwrap().len()), (&false.into(), 1));
         let measured = before["enclaves"][0]["mrenclave"].as_str().unwrap();
-        assert!(measured.len() == 64 && measured.trim_matches('0') != "", "{before}");
+        assert!(measured.len() == 64 && !measured.trim_matches('0').is_empty(), "{before}");
 
         // what a device sees of the EPC: ones
         let address = before["address"].as_u64().unwrap().to_string();
