@@ -1,6 +1,8 @@
 //! What the tests of the built command share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod guest;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
