@@ -2,19 +2,25 @@
 //! of the Fortanix tools writes and signs enclaves, the `rsa` crate signs and
 //! verifies, `num-bigint` divides. Built with the feature `testing`.
 
+#[path = "../world/mod.rs"]
+mod world;
+
 use std::convert::Infallible;
 
+use arch::regs::rflags;
 use num_bigint::BigUint;
 use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
+use sgx::Done;
+use sgx::epcm::EpcPage;
 use sgx::measure::Measurement;
 use sgx::sigstruct::signer::Signer;
 use sgx::sigstruct::{self, SignatureError, Verified};
-use sgx_abi::{Secinfo, Sigstruct};
+use sgx_abi::{Attributes, Encls, Secinfo, Secs, Sigstruct, Status, Tcs};
 use sgx_isa::{PageType, SecinfoFlags};
 use sgxs::crypto::{Hash, SgxHashOps, SgxRsaOps};
-use sgxs::sgxs::{CanonicalSgxsWriter, MeasECreate, PageChunk, SecinfoTruncated};
-use sgxs::sigstruct::EnclaveHash;
+use sgxs::sgxs::{CanonicalSgxsWriter, MeasECreate, PageChunk, PageReader, SecinfoTruncated};
+use sgxs::sigstruct::{AttributesFlags, EnclaveHash};
 use sha2::{Digest, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -121,20 +127,31 @@ fn noise(seed: u64) -> impl FnMut() -> u64 {
 }
 
 /// An enclave as the `sgxs` crate writes it: pages of both types, measured
-/// wholly, in part or not at all.
-fn sgxs_enclave(seed: u64) -> Vec<u8> {
+/// wholly, in part or not at all. EADD takes a page only if it is `loadable`.
+fn sgxs_enclave(seed: u64, loadable: bool) -> Vec<u8> {
     let mut next = noise(seed);
     let mut stream = Vec::new();
     let ecreate = MeasECreate { ssaframesize: next() as u32 % 4 + 1, size: 1 << (20 + next() % 8) };
     let mut writer = CanonicalSgxsWriter::new(&mut stream, ecreate, true).unwrap();
     for _ in 0..12 {
+        let mut content: Vec<u8> = (0..4096).map(|_| next() as u8).collect();
         let flags = match next() % 4 {
-            0 => PageType::Tcs.into(),
-            _ => SecinfoFlags::from(PageType::Reg) | SecinfoFlags::from_bits_truncate(next() & 7),
+            0 => {
+                if loadable {
+                    let tcs = Tcs { ossa: next() << 12 & 0xf_f000, nssa: next() as u32, ..Tcs::default() };
+                    content.copy_from_slice(tcs.as_bytes());
+                }
+                PageType::Tcs.into()
+            }
+            // EADD refuses pages that are writable but not readable
+            _ => {
+                let rights = next() & 7 | if loadable { 1 } else { 0 };
+                SecinfoFlags::from(PageType::Reg) | SecinfoFlags::from_bits_truncate(rights)
+            }
         };
-        let content: Vec<u8> = (0..4096).map(|_| next() as u8).collect();
-        let chunks = std::array::from_fn(|_| match next() % 3 {
-            0 => PageChunk::Skipped,
+        let chunks = std::array::from_fn(|chunk| match next() % 3 {
+            // the content goes on in the next chunk then, which a TCS does not survive
+            0 if !loadable || chunk != 0 => PageChunk::Skipped,
             1 => PageChunk::Included,
             _ => PageChunk::IncludedMeasured,
         });
@@ -182,7 +199,7 @@ fn ours(theirs: &sgx_isa::Sigstruct) -> Sigstruct {
 #[test]
 fn measurements_agree_with_sgxs() {
     for seed in 1..40 {
-        let stream = sgxs_enclave(seed << 32 | 0x9e37_79b9);
+        let stream = sgxs_enclave(seed << 32 | 0x9e37_79b9, false);
         let theirs = EnclaveHash::from_stream::<_, Sha>(&mut &stream[..]).unwrap().hash();
         assert_eq!(measure(&stream), theirs, "seed {seed}");
     }
@@ -191,7 +208,7 @@ fn measurements_agree_with_sgxs() {
 #[test]
 fn enclaves_signed_by_sgxs_verify() {
     for (seed, signer) in [(1, Signer::A), (2, Signer::B), (3, Signer::A)] {
-        let hash = EnclaveHash::from_stream::<_, Sha>(&mut &sgxs_enclave(seed)[..]).unwrap();
+        let hash = EnclaveHash::from_stream::<_, Sha>(&mut &sgxs_enclave(seed, false)[..]).unwrap();
         let mut theirs = sgxs::sigstruct::Signer::new(hash);
         theirs.isvprodid(3).isvsvn(seed as u16).date(2026, 1, 1);
         let sig = ours(&theirs.sign::<_, Sha>(&Rsa::of(&signer)).unwrap());
@@ -205,11 +222,74 @@ fn enclaves_signed_by_sgxs_verify() {
     }
 }
 
+/// What EINIT says to an enclave that ECREATE, EADD and EEXTEND made as the stream
+/// says, with the attributes of `secs`, and to a SIGSTRUCT for it.
+fn initialized(stream: &[u8], mut secs: Secs, sigs: &[&Sigstruct]) -> Vec<Done> {
+    let (mut w, mut stream) = (world::World::new(), stream);
+    let (info, mut pages) = PageReader::new(&mut stream).unwrap();
+    (secs.size, secs.ssaframesize) = (info.ecreate.size, info.ecreate.ssaframesize);
+    secs.baseaddr = world::BASE;
+    assert_eq!(w.ecreate(world::SECS, &secs), Ok(Done::Quiet));
+    let mut page = EpcPage(1);
+    while let Some((eadd, chunks, content)) = pages.read_page().unwrap() {
+        let flags = sgx_abi::SecinfoFlags::from_bits_retain(eadd.secinfo.flags.bits());
+        w.add(page, world::BASE + eadd.offset, flags, &content);
+        for chunk in (0..16).filter(|chunk| chunks.0 >> chunk & 1 != 0) {
+            let at = world::la(page) + chunk * 256;
+            assert_eq!(w.encls(Encls::Eextend, world::la(world::SECS), at, 0), Ok(Done::Quiet));
+        }
+        page.0 += 1;
+    }
+    let mut einit = |sig: &&Sigstruct| {
+        w.put(world::SIGSTRUCT, *sig);
+        w.encls(Encls::Einit, world::SIGSTRUCT, world::la(world::SECS), world::TOKEN).unwrap()
+    };
+    sigs.iter().map(&mut einit).collect()
+}
+
+/// The leaves themselves, on whole enclaves: whatever of the signed fields is
+/// random, and pages are measured in part.
+#[test]
+fn enclaves_signed_by_sgxs_initialize() {
+    let signer = Rsa::of(&Signer::A);
+    for seed in 1..25 {
+        let mut next = noise(seed << 20 | 0x1357);
+        let stream = sgxs_enclave(seed << 32 | 0x5bd1_e995, true);
+        let hash = EnclaveHash::from_stream::<_, Sha>(&mut &stream[..]).unwrap();
+        let debug = u64::from(next().is_multiple_of(2)) << 1;
+        let xfrm = [3, 7, 0xe7][next() as usize % 3];
+        let mut theirs = sgxs::sigstruct::Signer::new(hash);
+        theirs
+            .isvprodid(next() as u16)
+            .isvsvn(next() as u16)
+            .swdefined(next() as u32)
+            .date(2000 + next() as u16 % 30, 2, 28)
+            .attributes_flags(AttributesFlags::from_bits_truncate(4 | debug), !2 | next())
+            .attributes_xfrm(xfrm, !(next() & 4));
+        let sig = ours(&theirs.clone().sign::<_, Sha>(&signer).unwrap());
+        let attributes = Attributes { flags: sgx_abi::AttributeFlags::from_bits_retain(4 | debug), xfrm };
+        let secs = Secs { attributes, ..Secs::default() };
+        theirs.enclavehash(EnclaveHash::new(std::array::from_fn(|_| next() as u8)));
+        let other = ours(&theirs.sign::<_, Sha>(&signer).unwrap());
+        let mut forged = sig.clone();
+        forged.attributes.xfrm ^= 1 << 7;
+        let said = initialized(&stream, secs, &[&other, &forged, &sig]);
+        let refused = [Status::InvalidMeasurement, Status::InvalidSignature]
+            .map(|status| Done::Code(status, rflags::ZF));
+        assert_eq!((&said[..2], said[2]), (&refused[..], Done::Success), "seed {seed}");
+    }
+}
+
 #[test]
 fn our_signatures_verify_there() {
-    for signer in [Signer::A, Signer::B] {
+    let mut next = noise(11);
+    for signer in [Signer::A, Signer::B, Signer::A, Signer::B] {
         let mut sig = Signer::blank();
-        sig.enclavehash = [7; 32];
+        // of every signed field that may be anything
+        sig.enclavehash = std::array::from_fn(|_| next() as u8);
+        sig.isvextprodid = std::array::from_fn(|_| next() as u8);
+        sig.attributemask.xfrm = next();
+        (sig.isvprodid, sig.isvsvn, sig.miscmask) = (next() as u16, next() as u16, next() as u32);
         signer.sign(&mut sig);
         let theirs = sgx_isa::Sigstruct::try_copy_from(sig.as_bytes()).unwrap();
         sgxs::sigstruct::verify::<_, Sha>(&theirs, &Rsa::of(&signer)).unwrap();
