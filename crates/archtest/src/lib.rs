@@ -77,6 +77,10 @@ pub mod sel {
 }
 /// Bytes of RAM in a world.
 pub const RAM: u64 = 8 << 20;
+/// Physical address of the enclave page cache, for tests that have one, and its end.
+pub const EPC: u64 = 0x200_0000;
+/// See [`EPC`].
+pub const EPC_END: u64 = 0x220_0000;
 
 /// Memory with page tables, descriptors and interrupt stubs, and processors on it.
 pub struct World {
@@ -108,7 +112,7 @@ impl World {
     /// Processors with code of their own each, 64 KiB apart from [`CODE`] on
     /// (and stacks 4 KiB apart below [`STACK`]).
     pub fn with_cpus(codes: &[&[u8]]) -> World {
-        let ram = Ram::new(&[(0, RAM)]).expect("memory");
+        let ram = Ram::with_top(&[(0, RAM)], EPC_END).expect("memory");
         let model = Arc::new(Model::xeon_8370c());
         let shared: Arc<[Arc<Shared>]> = cpu::shared::processors(codes.len());
         ram.code().set_listeners(shared.iter().map(|s| s.clone() as Arc<dyn mem::CodeListener>).collect());
@@ -195,18 +199,7 @@ impl World {
 
     /// Makes the first processor start in user mode, 64-bit or 32-bit.
     pub fn user(&mut self, bits: u32) -> &mut Self {
-        let cpu = self.cpu();
-        let (selector, attr) =
-            if bits == 64 { (sel::USER_CS, 0x00af_fb00) } else { (sel::USER_CS32, 0x00cf_fb00) };
-        let data = Segment { selector: sel::USER_DS, attr: Attr(0x00c0_f300), limit: u32::MAX, base: 0 };
-        for seg in [Seg::Ss, Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
-            cpu.s.seg[seg as usize] = data;
-        }
-        cpu.s.seg[Seg::Cs as usize] =
-            Segment { selector, attr: Attr(attr & Attr::MASK), limit: u32::MAX, base: 0 };
-        cpu.s.cpl = 3;
-        cpu.s.regs.set(gpr::RSP, USER_STACK);
-        cpu.state_changed();
+        user(self.cpu(), bits);
         self
     }
 
@@ -242,7 +235,8 @@ const fn gate_at(vector: u8) -> u64 {
     IDT + vector as u64 * 16
 }
 
-fn supervisor(cpu: &mut Cpu, rip: u64, rsp: u64) {
+/// Puts a processor into 64-bit mode at CPL 0, as a world starts it.
+pub fn supervisor(cpu: &mut Cpu, rip: u64, rsp: u64) {
     let s = &mut cpu.s;
     let data = Segment { selector: sel::KERNEL_DS, attr: Attr::DATA, limit: u32::MAX, base: 0 };
     s.seg = [data; 6];
@@ -257,6 +251,22 @@ fn supervisor(cpu: &mut Cpu, rip: u64, rsp: u64) {
     s.efer = Efer::LME | Efer::LMA | Efer::NXE | Efer::SCE;
     s.regs.set(gpr::RSP, rsp);
     s.rip = rip;
+    s.cpl = 0;
+    cpu.state_changed();
+}
+
+/// Puts a processor into user mode, 64-bit or 32-bit, at the RIP that it has.
+pub fn user(cpu: &mut Cpu, bits: u32) {
+    let (selector, attr) =
+        if bits == 64 { (sel::USER_CS, 0x00af_fb00) } else { (sel::USER_CS32, 0x00cf_fb00) };
+    let data = Segment { selector: sel::USER_DS, attr: Attr(0x00c0_f300), limit: u32::MAX, base: 0 };
+    for seg in [Seg::Ss, Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
+        cpu.s.seg[seg as usize] = data;
+    }
+    cpu.s.seg[Seg::Cs as usize] =
+        Segment { selector, attr: Attr(attr & Attr::MASK), limit: u32::MAX, base: 0 };
+    cpu.s.cpl = 3;
+    cpu.s.regs.set(gpr::RSP, USER_STACK);
     cpu.state_changed();
 }
 
