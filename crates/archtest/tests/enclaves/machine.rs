@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arch::paging::pte;
 use arch::regs::{Cr4, Xcr0, gpr};
 use archtest::{CODE, EPC, EPC_END, Ended, STACK, STUBS, TSS, USER_STACK, World};
-use cpu::Activity;
+use cpu::{Activity, Engine};
 use sgx::measure::Measurement;
 use sgx::sigstruct::signer::Signer;
 use sgx::{EpcPage, Package};
@@ -158,23 +158,8 @@ impl Machine {
         machine
     }
 
-    fn processor(&mut self, id: usize, rip: u64) {
-        let cpu = &mut self.w.engines[id].cpu;
-        assert!(cpu.s.enclave.is_none(), "system code runs outside enclaves");
-        archtest::supervisor(cpu, rip, STACK - 0x1000 * id as u64);
-        cpu.s.tr.base = TSS + 0x80 * id as u64;
-        cpu.s.cr4 |= Cr4::OSXSAVE;
-        cpu.s.xcr0 = Xcr0::X87 | Xcr0::SSE;
-        cpu.activity = Activity::Active;
-        cpu.state_changed();
-    }
-
-    /// Runs code of the system that ends in HLT.
     fn system(&mut self, id: usize, rip: u64, registers: &[(usize, u64)]) -> Ended {
-        self.processor(id, rip);
-        let engine = &mut self.w.engines[id];
-        registers.iter().for_each(|&(register, value)| engine.cpu.s.regs.set(register, value));
-        World::run_engine(engine, 100_000)
+        system_on(&mut self.w.engines[id], id, rip, registers)
     }
 
     /// WRMSR.
@@ -197,9 +182,8 @@ impl Machine {
 
     /// Executes an ENCLS leaf: RAX.
     pub(crate) fn encls(&mut self, id: usize, leaf: Encls, rbx: u64, rcx: u64, rdx: u64) -> u64 {
-        let registers = [(gpr::RAX, leaf as u64), (gpr::RBX, rbx), (gpr::RCX, rcx), (gpr::RDX, rdx)];
-        assert_eq!(self.system(id, kernel(id), &registers), Ended::Halt, "{leaf}");
-        self.w.engines[id].cpu.s.regs.get(gpr::RAX)
+        encls_on(&mut self.w.engines[id], id, leaf, rbx, rcx, rdx)
+            .unwrap_or_else(|vector| panic!("{leaf} ends in vector {vector}"))
     }
 
     /// Linear address of an EPC page for the system.
@@ -226,6 +210,13 @@ impl Machine {
         self.w.write(second, Secinfo::new(secinfo).as_bytes());
         self.w.write(info, Pageinfo { linaddr, srcpge, secinfo: second, secs }.as_bytes());
         info
+    }
+
+    /// A SECINFO among the operands of the first processor.
+    pub(crate) fn secinfo(&mut self, flags: SecinfoFlags) -> u64 {
+        let at = Self::operand(0, 1);
+        self.w.write(at, Secinfo::new(flags).as_bytes());
+        at
     }
 
     /// ECREATE, with an enclave of its own address.
@@ -300,7 +291,7 @@ impl Machine {
 
     /// Puts a processor before EENTER.
     pub(crate) fn enter(&mut self, id: usize, tcs: u64, registers: &[(usize, u64)]) {
-        self.processor(id, host(id));
+        processor(&mut self.w.engines[id], id, host(id));
         let cpu = &mut self.w.engines[id].cpu;
         archtest::user(cpu, 64);
         for number in 0..16 {
@@ -353,6 +344,42 @@ impl Machine {
     /// A register.
     pub(crate) fn register(&self, id: usize, number: usize) -> u64 {
         self.w.engines[id].cpu.s.regs.get(number)
+    }
+}
+
+/// Puts a processor into the system, at `rip`.
+fn processor(engine: &mut Engine, id: usize, rip: u64) {
+    let cpu = &mut engine.cpu;
+    assert!(cpu.s.enclave.is_none(), "system code runs outside enclaves");
+    archtest::supervisor(cpu, rip, STACK - 0x1000 * id as u64);
+    cpu.s.tr.base = TSS + 0x80 * id as u64;
+    cpu.s.cr4 |= Cr4::OSXSAVE;
+    cpu.s.xcr0 = Xcr0::X87 | Xcr0::SSE;
+    cpu.activity = Activity::Active;
+    cpu.state_changed();
+}
+
+/// Runs code of the system that ends in HLT, on processor `id`.
+pub(crate) fn system_on(engine: &mut Engine, id: usize, rip: u64, registers: &[(usize, u64)]) -> Ended {
+    processor(engine, id, rip);
+    registers.iter().for_each(|&(register, value)| engine.cpu.s.regs.set(register, value));
+    World::run_engine(engine, 100_000)
+}
+
+/// Executes an ENCLS leaf: RAX, or the vector of its exception.
+pub(crate) fn encls_on(
+    engine: &mut Engine,
+    id: usize,
+    leaf: Encls,
+    rbx: u64,
+    rcx: u64,
+    rdx: u64,
+) -> Result<u64, u8> {
+    let registers = [(gpr::RAX, leaf as u64), (gpr::RBX, rbx), (gpr::RCX, rcx), (gpr::RDX, rdx)];
+    match system_on(engine, id, kernel(id), &registers) {
+        Ended::Halt => Ok(engine.cpu.s.regs.get(gpr::RAX)),
+        Ended::Vector(vector) => Err(vector),
+        other => panic!("{leaf}: {other:?}"),
     }
 }
 
