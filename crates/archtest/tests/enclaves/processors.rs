@@ -276,8 +276,9 @@ fn conflicting_leaves_are_refused() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let allowed =
-                [0, Status::Blkstate as u64, Status::PgInvld as u64, Status::EpcPageConflict as u64];
+            use Status::{Blkstate, EntryepochLocked, EpcPageConflict, PgInvld, Success};
+            let allowed = [Success, Blkstate, PgInvld, EpcPageConflict, EntryepochLocked];
+            let allowed = allowed.map(|status| status as u64);
             while !done.load(Ordering::Relaxed) {
                 let said = machine::encls_on(&mut first, 0, Encls::Eblock, 0, Machine::epc(page), 0);
                 assert!(said.is_ok_and(|code| allowed.contains(&code)), "{said:x?}");
