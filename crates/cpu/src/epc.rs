@@ -201,7 +201,8 @@ impl Cpu {
     /// that did not opt in to debugging (*SDM vol. 3D, "Breakpoint Suppression"*).
     #[inline]
     pub(crate) fn hides_breakpoint(&self, la: u64) -> bool {
-        self.s.enclave.as_ref().is_some_and(|thread| !thread.debug_opt_in && thread.in_elrange(la))
+        let hides = |thread: &sgx::Thread| !thread.debug_opt_in && thread.in_elrange(la);
+        self.s.enclave.as_deref().is_some_and(hides) && !sgx::planted!(Breakpoints)
     }
 
     /// True once after an instruction that gave an exception only to be
@@ -217,7 +218,7 @@ impl Cpu {
 
     /// Forgets the translations of enclave mode, if the processor is in it.
     pub(crate) fn forget_enclave_translations(&mut self) {
-        if self.s.enclave.is_some() {
+        if self.s.enclave.is_some() && !sgx::planted!(EntryFlush) {
             self.tlb.select_enclave();
             self.contexts_changed();
         }

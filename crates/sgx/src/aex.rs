@@ -155,6 +155,7 @@ fn exit_info(event: &Event, miscselect: MiscSelect) -> ExitInfo {
     };
     let reported = ALWAYS.iter().any(|&v| v as u8 == event.vector)
         || has_exinfo(event) && miscselect.contains(MiscSelect::EXINFO);
+    let reported = reported || crate::planted!(ExitInfo);
     if reported { ExitInfo::new(event.vector, exit_type) } else { ExitInfo::NONE }
 }
 
@@ -172,7 +173,11 @@ fn has_exinfo(event: &Event) -> bool {
 pub fn exit(port: &mut dyn Port, package: &Package, event: &Event) -> AexOutcome {
     let page_fault = is(event, Vector::PageFault);
     let inside = port.thread().is_some();
-    let address = if page_fault && inside { event.address & !0xfff } else { event.address };
+    let address = if page_fault && inside && !crate::planted!(ExitAddress) {
+        event.address & !0xfff
+    } else {
+        event.address
+    };
     if !inside {
         return AexOutcome { address, error: event.error, lost: false };
     }
@@ -233,7 +238,7 @@ fn save(port: &dyn Port, package: &Package, event: &Event) -> Result<[u64; 2], m
         package.write(gpr_page, GPR_OFFSET - ExInfo::SIZE, &info)?;
     }
     let cssa: u32 = package.read(thread.tcs, TCS_CSSA)?;
-    package.write(thread.tcs, TCS_CSSA, &cssa.wrapping_add(1))?;
+    package.write(thread.tcs, TCS_CSSA, &cssa.wrapping_add(u32::from(!crate::planted!(ExitFrame))))?;
     Ok(outside_stack)
 }
 
@@ -241,10 +246,12 @@ fn save(port: &dyn Port, package: &Package, event: &Event) -> Result<[u64; 2], m
 /// Asynchronous Enclave Exit"*).
 fn synthesize(port: &mut dyn Port, package: &Package, event: &Event, outside_stack: [u64; 2]) {
     let Some(xfrm) = port.thread().map(|thread| thread.xfrm) else { return };
-    initialize_extended(port, event, xfrm);
+    if !crate::planted!(ExitVectors) {
+        initialize_extended(port, event, xfrm);
+    }
     let long64 = port.control().long64;
     // TF comes back in `leave`
-    port.set_rflags(event.rflags & !CLEARED);
+    port.set_rflags(event.rflags & if crate::planted!(ExitFlags) { u64::MAX } else { !CLEARED });
     let Some(thread) = entry::leave(port, package) else { return };
     for number in 0..if long64 { 16 } else { 8 } {
         let value = match number {
@@ -253,11 +260,12 @@ fn synthesize(port: &mut dyn Port, package: &Package, event: &Event, outside_sta
             gpr::RCX => thread.aep,
             gpr::RSP => outside_stack[0],
             gpr::RBP => outside_stack[1],
+            _ if crate::planted!(ExitRegisters) => continue,
             _ => 0,
         };
         port.set_gpr(number, value);
     }
-    port.jump(thread.aep);
+    port.jump(if crate::planted!(ExitTarget) { event.rip } else { thread.aep });
 }
 
 /// Puts the extended state of the enclave into its initial state; #MF and #XM

@@ -10,6 +10,25 @@
 //! * [`trace`]: counters and the record of every leaf; [`inspect`]: what an operator may see
 #![forbid(unsafe_code)]
 
+/// True if the bug at a [site](planted::Site) is planted; only in builds that can.
+#[cfg(feature = "planted")]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! planted {
+    ($site:ident) => {
+        $crate::planted::is_left_out($crate::planted::Site::$site)
+    };
+}
+/// False: this build has no planted bugs.
+#[cfg(not(feature = "planted"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! planted {
+    ($site:ident) => {
+        false
+    };
+}
+
 pub mod access;
 pub mod aex;
 pub mod claim;
@@ -23,6 +42,8 @@ pub mod keys;
 pub mod leaf;
 pub mod measure;
 pub mod package;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod port;
 pub mod rule;
 pub mod sigstruct;

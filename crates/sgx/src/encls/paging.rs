@@ -26,6 +26,8 @@ impl Header {
     pub(super) fn new(pcmd: &Pcmd, linaddr: u64, eid: u64) -> Self {
         let mut reserved = [0; 48];
         reserved[..pcmd.reserved1.len()].copy_from_slice(&pcmd.reserved1);
+        let linaddr = if crate::planted!(EvictedAddress) { 0 } else { linaddr };
+        let eid = if crate::planted!(EvictedOwner) { 0 } else { eid };
         Header { secinfo: pcmd.secinfo, linaddr, eid, reserved }
     }
 }
@@ -62,6 +64,7 @@ pub(super) fn has_owner(page_type: PageType) -> bool {
 
 /// Versions are never used twice under a key, so neither is a nonce.
 fn nonce(version: u64) -> [u8; 12] {
+    let version = if crate::planted!(Version) { 1 } else { version };
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&version.to_le_bytes());
     nonce

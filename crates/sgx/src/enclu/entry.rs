@@ -460,12 +460,14 @@ pub(crate) fn hand_over(leaf: &mut Leaf<'_>, gpr_page: EpcPage, cssa: u32) -> Re
 /// the host again, the TCS is free, the processor counts as outside.
 pub(crate) fn leave(port: &mut dyn Port, package: &Package) -> Option<Thread> {
     let thread = port.thread()?.clone();
-    port.set_segment(FS, thread.saved_fs_gs[0]);
-    port.set_segment(GS, thread.saved_fs_gs[1]);
+    if !crate::planted!(ExitSegments) {
+        port.set_segment(FS, thread.saved_fs_gs[0]);
+        port.set_segment(GS, thread.saved_fs_gs[1]);
+    }
     if let Some(xcr0) = thread.saved_xcr0 {
         port.set_xcr0(xcr0);
     }
-    if !thread.debug_opt_in {
+    if !thread.debug_opt_in && !crate::planted!(ExitTrapFlag) {
         let tf = if thread.saved_tf { rflags::TF } else { 0 };
         let rflags = port.rflags() & !rflags::TF | tf;
         port.set_rflags(rflags);
@@ -474,6 +476,8 @@ pub(crate) fn leave(port: &mut dyn Port, package: &Package) -> Option<Thread> {
     if package.is_lost() || deactivate(package, thread.tcs).is_err() {
         package.lose();
     }
-    thread.enclave.with(|s| s.tracking.leave(thread.epoch));
+    if !crate::planted!(ExitTracking) {
+        thread.enclave.with(|s| s.tracking.leave(thread.epoch));
+    }
     Some(thread)
 }

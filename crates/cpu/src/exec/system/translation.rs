@@ -31,6 +31,9 @@ impl Cpu {
     /// Makes CR3's address space the current one; `flush` forgets what is known of it.
     pub(super) fn select_address_space(&mut self, flush: bool) {
         let pcid = self.pcid();
+        if sgx::planted!(ExitFlush) && !flush && self.s.enclave.is_none() {
+            return;
+        }
         self.tlb.select(pcid, flush);
         self.contexts_changed();
         self.forget_enclave_translations();
