@@ -606,6 +606,32 @@ fn changed_enclave_code_is_decoded_anew() {
     assert_eq!(w.cpu().s.regs.get(gpr::RAX) & 0xff, 3);
 }
 
+#[test]
+fn a_key_or_report_over_code_makes_it_void() {
+    // EGETKEY of the report key, EREPORT: operands in DATA, output over code in RWX.
+    for (leaf, request, data) in [(1, 0, 0), (0, 0x200, 0x400)] {
+        let mut w = world();
+        w.put(DATA, 0, &[3]);
+        w.put(RWX, 0, &SPIN);
+        w.enter_at(0, at(RWX), false);
+        w.spin();
+        let page = (EPC + (RWX + 1) * 0x1000) >> 12;
+        assert!(w.ram.code().has_code(page));
+        w.put(CODE, 0, &[&[0x0f, 0x01, 0xd7][..], &SPIN].concat());
+        w.cpu().s.rip = at(CODE);
+        let output = at(RWX);
+        let rcx = if leaf == 1 { output } else { at(DATA) + data };
+        let registers =
+            [(gpr::RAX, leaf), (gpr::RBX, at(DATA) + request), (gpr::RCX, rcx), (gpr::RDX, output)];
+        for (register, value) in registers {
+            w.cpu().s.regs.set(register, value);
+        }
+        w.spin();
+        assert_ne!(w.content64(RWX, 0) as u16, u16::from_le_bytes(SPIN), "leaf {leaf} wrote");
+        assert!(!w.ram.code().has_code(page), "leaf {leaf}");
+    }
+}
+
 /// Code that adds one to the first word of each heap page, RCX times.
 fn increments() -> Vec<u8> {
     let mut code = vec![0x48, 0x89, 0xd6]; // outer: mov rsi, rdx

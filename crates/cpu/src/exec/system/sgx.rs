@@ -50,7 +50,7 @@ fn encls(cpu: &mut Cpu, op: &Op) -> Ran {
     let target = content_operand(cpu);
     let mut port = CpuPort::new(cpu, rip, next);
     let done = sgx::encls::execute(&mut Leaf { port: &mut port, package: &package })?;
-    if let Some(gpa) = target {
+    if let Some(gpa) = target.filter(|_| !sgx::planted!(StaleCode)) {
         cpu.written(gpa, arch::paging::PAGE_SIZE);
     }
     cpu.scrub();
@@ -64,14 +64,14 @@ fn content_operand(cpu: &mut Cpu) -> Option<u64> {
         Encls::Einit | Encls::Edbgrd | Encls::Eextend | Encls::Eblock | Encls::Etrack | Encls::Etrackc => {
             None
         }
-        _ => epc_operand(cpu),
+        _ => epc_operand(cpu, gpr::RCX),
     }
 }
 
-/// Physical page of the operand in RCX, if it is in the EPC. Faults are the
+/// Physical page of the operand in a register, if it is in the EPC. Faults are the
 /// leaf's to find.
-fn epc_operand(cpu: &mut Cpu) -> Option<u64> {
-    let offset = cpu.s.regs.get(gpr::RCX);
+fn epc_operand(cpu: &mut Cpu, register: usize) -> Option<u64> {
+    let offset = cpu.s.regs.get(register);
     let la = CpuPort::new(cpu, 0, 0).linear(offset, 1).ok()?;
     let gpa = cpu.debug_translate(la)?;
     cpu.epc_page(gpa).map(|_| gpa & arch::paging::PAGE_MASK)
@@ -90,12 +90,13 @@ fn enclu(cpu: &mut Cpu, op: &Op) -> Ran {
     let leaf = Enclu::from_u32(cpu.s.regs.get(gpr::RAX) as u32);
     let traced = cpu.s.rflags & rflags::TF != 0;
     let target = match leaf {
-        Some(Enclu::Eacceptcopy) => epc_operand(cpu),
+        Some(Enclu::Eacceptcopy | Enclu::Egetkey) => epc_operand(cpu, gpr::RCX),
+        Some(Enclu::Ereport) => epc_operand(cpu, gpr::RDX),
         _ => None,
     };
     let mut port = CpuPort::new(cpu, rip, next);
     let done = sgx::enclu::execute(&mut Leaf { port: &mut port, package: &package })?;
-    if let Some(gpa) = target {
+    if let Some(gpa) = target.filter(|_| !sgx::planted!(StaleCode)) {
         cpu.written(gpa, arch::paging::PAGE_SIZE);
     }
     if done == Done::Jump {
