@@ -30,11 +30,7 @@ pub fn run(enter: Enter) -> Result<(), String> {
     e.map(at::HEAP, len, libc::PROT_READ | libc::PROT_WRITE).map_err(|e| format!("map: {e}"))?;
     let heap = e.base + at::HEAP;
 
-    let null = time(20_000, || {
-        // SAFETY: no preconditions.
-        unsafe { libc::syscall(libc::SYS_getppid) };
-        Ok(())
-    })?;
+    let null = null_call()?;
     let report = |name: &str, ns: f64| println!("bench {name} {ns:.0} {:.2}", ns / null);
     report("null-system-call", null);
 
@@ -79,6 +75,45 @@ pub fn run(enter: Enter) -> Result<(), String> {
     report("sum-1MiB-outside", best[1]);
     println!("bench inside-over-outside {:.3}", best[0] / best[1]);
     Ok(())
+}
+
+/// What going through `mib` MiB costs, in nanoseconds for each page, inside an
+/// enclave and outside: beyond the EPC it is the kernel's paging (a fault, EWB and
+/// ELDU for each page), beyond the plaintext cache the processor's encryption.
+pub fn large(enter: Enter, mib: u64) -> Result<(), String> {
+    let pages = mib << 8;
+    let content = (0..pages).map(|i| heap_page(at::HEAP + (i << 12), Box::new([0; 4096])));
+    let size = (at::HEAP + (pages << 12)).next_power_of_two();
+    let mut e = Enclave::load(enter, size, 0, content).map_err(|e| format!("load: {e}"))?;
+    e.map(at::HEAP, pages << 12, libc::PROT_READ | libc::PROT_WRITE).map_err(|e| format!("map: {e}"))?;
+    let (heap, words) = (e.base + at::HEAP, pages * 512);
+    let inside = |e: &mut Enclave| {
+        time(1, || {
+            let sum = e.call(Op::Sum, [heap, words, 0, 0]).map_err(|f| format!("{f:x?}"))?;
+            step("sum inside", sum, 0)
+        })
+    };
+    // once to bring all of it to where the second time finds it
+    inside(&mut e)?;
+    let inside = inside(&mut e)? / pages as f64;
+    // not zeros of the kernel's one zero page
+    let (outside, function) = (vec![1u64; words as usize], executable_copy()?);
+    let expected = sum(function, &outside);
+    let outside = time(1, || step("sum outside", sum(function, &outside), expected))? / pages as f64;
+    let null = null_call()?;
+    println!("bench {mib}-MiB-inside-page {inside:.0} {:.2}", inside / null);
+    println!("bench {mib}-MiB-outside-page {outside:.0} {:.2}", outside / null);
+    println!("bench {mib}-MiB-inside-over-outside {:.3}", inside / outside);
+    Ok(())
+}
+
+/// A null system call.
+fn null_call() -> Result<f64, String> {
+    time(20_000, || {
+        // SAFETY: no preconditions.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+        Ok(())
+    })
 }
 
 /// The enclave's function on memory outside.

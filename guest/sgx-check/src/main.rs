@@ -5,6 +5,7 @@
 //! sgx-check sgx1         the part of it that SGX1 has
 //! sgx-check page MIB     an enclave of MIB MiB of random content, verified twice
 //! sgx-check bench        what entries, exits and leaves cost
+//! sgx-check large MIB    what going through MIB MiB costs inside and outside
 //! sgx-check secret       a production enclave that keeps a secret; what root sees of it
 //! sgx-check debug        a debug enclave read through ptrace's way
 //! sgx-check hold         keeps a secret until standard input ends, then tells it
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         },
         ["secret"] => secret::production(enter),
         ["bench"] => bench::run(enter),
+        ["large", mib] => match mib.parse() {
+            Ok(mib) if (1..=4096).contains(&mib) => bench::large(enter, mib),
+            _ => return usage(),
+        },
         ["debug"] => secret::debug(enter),
         ["hold"] => secret::hold(enter),
         _ => return usage(),
@@ -52,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: sgx-check life | sgx1 | page MIB | bench | secret | debug | hold");
+    eprintln!("usage: sgx-check life | sgx1 | page MIB | bench | large MIB | secret | debug | hold");
     ExitCode::from(2)
 }
 
