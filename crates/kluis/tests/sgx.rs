@@ -159,6 +159,21 @@ impl Holder {
     }
 }
 
+/// The drill of the next test, in a build that does not verify.
+#[cfg(feature = "unchecked")]
+#[test]
+fn drill_without_the_check_locks_nothing() {
+    let _turn = turn();
+    let s = Scratch::new();
+    let holder = Holder::start(&s, &["--memory", "512M"]);
+    let done = output(own(&s).args(["debug", "epc-tamper", "flip"]), b"");
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let (said, errors) = holder.finish();
+    assert!(said.contains("held 0\n") && said.contains("again 0\nalive\n"), "{said}");
+    assert_eq!(errors, "");
+}
+
+#[cfg(not(feature = "unchecked"))]
 #[test]
 fn drills_lock_the_epc_and_the_machine_goes_on() {
     let _turn = turn();
@@ -195,6 +210,33 @@ fn drills_lock_the_epc_and_the_machine_goes_on() {
     let none = output(own(&s).args(["sgx", "inspect"]), b"");
     assert_eq!(none.status.code(), Some(2));
     assert!(text(&none.stderr).contains("no machine of yours runs"), "{}", text(&none.stderr));
+}
+
+/// Each run is the machine after a power cycle: what is sealed stays good on the
+/// platform and on its copy, and nowhere else.
+#[test]
+fn seal_keys_are_the_platforms() {
+    let _turn = turn();
+    let s = Scratch::new();
+    let words = s.file("words", "correct horse battery staple");
+    let on = |platform: &str, args: &[&str]| {
+        let mut command = own(&s);
+        command.args(["--platform", &s.at(platform)]).args(args);
+        let out = output(&mut command, b"");
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    };
+    on("one", &["platform", "init"]);
+    on("other", &["platform", "init"]);
+    on("one", &["platform", "backup", &s.at("backup"), "--passphrase-file", &words]);
+    on("copy", &["platform", "restore", &s.at("backup"), "--passphrase-file", &words]);
+    let key = |platform: &str| {
+        let (said, _) = good(&s, &["--memory", "256M", "--platform", &s.at(platform)], "$CHECK hold");
+        said.lines().find_map(|line| line.strip_prefix("secret ").map(str::to_owned)).expect(&said)
+    };
+    let sealed = key("one");
+    assert_eq!(sealed, key("one"), "after a power cycle");
+    assert_eq!(sealed, key("copy"), "on the platform brought back from its backup");
+    assert_ne!(sealed, key("other"), "on another platform");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! * MISCSELECT is refused if it has an unsupported bit; the text's expression would
 //!   also refuse zero.
 //! * An enclave as large as CPUID's limit is refused, as the leaf says, although
-//!   CPUID's table calls the limit the largest size. (KVM's emulation agrees.)
+//!   CPUID's table calls the limit the largest size.
 
 use arch::paging::is_canonical;
 use sgx_abi::{
