@@ -83,7 +83,7 @@ pub enum MachineError {
         model: &'static str,
     },
     /// The enclave page cache.
-    #[error("cannot set up the enclave page cache: {0}; choose a smaller --epc")]
+    #[error("cannot set up the enclave page cache: {0}")]
     Epc(String),
     /// Number of processors.
     #[error("{0} processors: choose 1 to {MAX_CPUS} with --cpus")]

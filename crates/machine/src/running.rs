@@ -238,7 +238,7 @@ fn check(config: &Config) -> Result<(), MachineError> {
     if epc_range(config).is_some_and(|range| range.is_empty() || range.end > 1 << config.model.phys_bits) {
         let (bits, model) = (config.model.phys_bits, config.model.name);
         let why = format!(
-            "beside {} GiB of memory it does not fit {model}'s {bits} address bits",
+            "beside {} GiB of memory it does not fit {model}'s {bits} address bits; choose a smaller --epc",
             config.memory >> 30
         );
         return Err(MachineError::Epc(why));

@@ -17,7 +17,7 @@ mod stack;
 mod value;
 
 pub use lock::available_lock_bytes;
-pub use region::{Backend, PAGE, Region, SecretError};
+pub use region::{Backend, PAGE, Region, SecretError, weakest};
 pub use scrub::{scrub_registers, scrub_stack};
 pub use stack::{DEFAULT_STACK_BYTES, SecretStack, spawn_on_secret_stack};
 pub use value::{Plain, SecretBox, SecretSlice};

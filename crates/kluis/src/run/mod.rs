@@ -126,6 +126,12 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
             });
         }
     }
+    if mem::secret::weakest() == mem::secret::Backend::Unlocked && !args.quiet {
+        eprintln!(
+            "kluis: the limit of locked memory (ulimit -l) is small: part of what enclaves have on the processor \
+             may reach swap, and debuggers of yours can read it; see `kluis sgx inspect`"
+        );
+    }
     let control = match Control::start(running.clone()) {
         Ok(control) => Some(control),
         Err(e) => {

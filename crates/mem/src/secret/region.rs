@@ -1,6 +1,10 @@
 //! Pages of host memory for secrets.
 
-use std::{fmt, io, ptr::NonNull};
+use std::{
+    fmt, io,
+    ptr::NonNull,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
 /// Size and alignment of what a [`Region`] is made of, in bytes.
 pub const PAGE: usize = 4096;
@@ -78,6 +82,18 @@ impl Backend {
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Position in [`Backend`]'s order of the weakest that a region has been made with.
+static WEAKEST: AtomicU8 = AtomicU8::new(Backend::Secretmem as u8);
+
+/// The weakest back end that this process has kept secrets in so far.
+pub fn weakest() -> Backend {
+    match WEAKEST.load(Ordering::Relaxed) {
+        0 => Backend::Secretmem,
+        1 => Backend::Locked,
+        _ => Backend::Unlocked,
     }
 }
 
@@ -160,6 +176,7 @@ impl Region {
                 return Err(failed(io::Error::last_os_error()));
             }
         }
+        WEAKEST.fetch_max(backend as u8, Ordering::Relaxed);
         Ok(region)
     }
 
@@ -316,6 +333,12 @@ mod tests {
             assert!(matches!(Region::new(size), Err(SecretError::Size(_) | SecretError::Map { .. })));
         }
         assert!(matches!(Region::new(0), Err(SecretError::Size(0))));
+    }
+
+    #[test]
+    fn weakest_backend_is_remembered() {
+        let _region = Region::with_backend(1, Backend::Unlocked).unwrap();
+        assert_eq!(weakest(), Backend::Unlocked);
     }
 
     #[test]
