@@ -350,6 +350,9 @@ pub(crate) struct RunArgs {
     /// Write a line for every SGX leaf to standard error or a file: sgx, sgx=FILE
     #[arg(long, value_name = "sgx[=FILE]", value_parser = units::trace)]
     pub(crate) trace: Option<units::Trace>,
+    /// Start the machine again when the guest resets it, instead of ending; without a command
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) reboot: bool,
     /// Stop at the first instruction that Kluis does not know
     #[arg(long)]
     pub(crate) strict: bool,

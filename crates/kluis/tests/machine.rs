@@ -107,6 +107,20 @@ fn signal_stops_a_machine_without_a_command() {
 }
 
 #[test]
+fn machine_starts_again_when_asked_to() {
+    let s = Scratch::new();
+    let mut command = run(&s, &[&say("up "), RESET]);
+    let mut child = command.arg("--reboot").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 9];
+    child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(&said, b"up up up ");
+    let out = output(run(&s, &[HANG]).args(["--reboot", "--", "true"]), b"");
+    assert_eq!(out.status.code(), Some(2), "a command does not survive a reset");
+}
+
+#[test]
 fn closed_standard_output_does_not_stop_the_machine() {
     let s = Scratch::new();
     let mut command = run(&s, &[&say(&"x".repeat(2000)), RESET]);

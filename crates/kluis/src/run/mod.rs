@@ -37,6 +37,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -165,7 +166,18 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     });
     // without threads there is no session, but there is a machine to stop
     let end = ended.unwrap_or_else(|e| End::Broken(e.to_string()));
-    run.finish(end, json)
+    let again = args.reboot && matches!(end, End::Machine(machine::Outcome::Reset)) && !console.panicked();
+    let code = run.finish(end, json)?;
+    if again { Err(start_again()) } else { Ok(code) }
+}
+
+/// After a reset everything is new but the platform, the disks and this
+/// process's number: the command starts once more in its own place. Returns
+/// only if it cannot.
+fn start_again() -> Error {
+    let args = std::env::args_os().skip(1);
+    let e = std::process::Command::new("/proc/self/exe").args(args).exec();
+    Error::failed(format!("cannot start the machine again: {e}"))
 }
 
 /// The kernel and initial RAM disk to boot; makes the default image if they
