@@ -19,7 +19,8 @@ pub struct Record {
     pub rip: u64,
     /// ENCLS or ENCLU, and the leaf's name.
     pub leaf: &'static str,
-    /// RBX, RCX and RDX before.
+    /// RBX, RCX and RDX before, as far as they are operands: an enclave's other
+    /// registers are nobody's business, and zero here.
     pub inputs: [u64; 3],
     /// What came of it, in the SDM's words.
     pub result: String,
@@ -90,6 +91,8 @@ impl Trace {
             }
             Err(Stop::Lost) => "EPC lost".into(),
         };
+        let mut inputs = inputs;
+        inputs[operands(user, number)..].fill(0);
         let record = Record { rip, leaf: name(user, number), inputs, result, rule: leaf::refused(ran) };
         if let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
             sink(&record);
@@ -129,10 +132,44 @@ impl Trace {
     }
 }
 
+/// How many of RBX, RCX and RDX are operands of a leaf.
+fn operands(user: bool, number: u32) -> usize {
+    if !user {
+        // the kernel's own registers
+        return 3;
+    }
+    match Enclu::from_u32(number) {
+        None | Some(Enclu::Edeccssa) => 0,
+        Some(Enclu::Eexit) => 1,
+        Some(Enclu::Egetkey | Enclu::Eenter | Enclu::Eresume | Enclu::Eaccept | Enclu::Emodpe) => 2,
+        Some(Enclu::Ereport | Enclu::Eacceptcopy) => 3,
+    }
+}
+
 fn name(user: bool, number: u32) -> &'static str {
     if user {
         Enclu::from_u32(number).map_or("ENCLU[unknown]", Enclu::name)
     } else {
         Encls::from_u32(number).map_or("ENCLS[unknown]", Encls::name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leaf::Done;
+    use std::sync::Arc;
+
+    #[test]
+    fn registers_that_are_no_operands_are_not_told() {
+        let trace = Trace::default();
+        let told: Arc<Mutex<Vec<[u64; 3]>>> = Arc::default();
+        let to = told.clone();
+        trace.set_sink(Some(Box::new(move |record| to.lock().unwrap().push(record.inputs))));
+        for leaf in [Enclu::Ereport as u32, Enclu::Egetkey as u32, Enclu::Eexit as u32, 0x77] {
+            trace.leaf(true, leaf, 0, [1, 2, 3], &Ok(Done::Jump));
+        }
+        trace.leaf(false, Encls::Eadd as u32, 0, [1, 2, 3], &Ok(Done::Jump));
+        assert_eq!(*told.lock().unwrap(), [[1, 2, 3], [1, 2, 0], [1, 0, 0], [0; 3], [1, 2, 3]]);
     }
 }
