@@ -107,11 +107,11 @@ impl Cpu {
         assert!(self.ram.code().covers(first + bytes - 1), "the code map reaches the EPC's end");
         package.set_epc_base(first);
         let (shared, weak) = (self.shared.clone(), Arc::downgrade(&package));
-        package.dram.on_loss(move || {
+        package.dram.on_loss(move |loss| {
             let Some(package) = weak.upgrade() else { return };
             package.lose();
             shared.request(request::EPC);
-            if package.dram.loss().is_some_and(|loss| loss != mee::Loss::Power) {
+            if loss != mee::Loss::Power {
                 shared.request(request::MACHINE_CHECK);
             }
         });

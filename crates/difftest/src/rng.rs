@@ -46,6 +46,18 @@ impl Rng {
         items[self.below(items.len() as u64) as usize]
     }
 
+    /// One of the items by weight, of which there must be some.
+    pub fn weighted<T: Copy>(&mut self, items: &[(u64, T)]) -> T {
+        let mut at = self.below(items.iter().map(|(weight, _)| weight).sum());
+        for &(weight, item) in items {
+            if at < weight {
+                return item;
+            }
+            at -= weight;
+        }
+        items[items.len() - 1].1
+    }
+
     /// An integer: corners of every width, powers of two and their
     /// neighbours, small numbers, or any.
     pub fn integer(&mut self) -> u64 {

@@ -133,25 +133,23 @@ fn serve(stream: &UnixStream, running: &Running) -> io::Result<()> {
 }
 
 fn answer(ask: &Ask, running: &Running) -> Result<Answer, String> {
-    let fail = |e: machine::DrillError| e.to_string();
     match ask {
         Ask::Inspect => {
-            let package = running.sgx().ok_or("the machine has no enclave page cache")?;
-            let epc = Epc::of(package);
+            let epc = Epc::of(running.sgx());
             let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
             Ok(Answer { text: epc.text(), value })
         }
         Ask::Tamper { drill, page } => {
             // a build for one test, which shows that the drill can fail
             #[cfg(feature = "unchecked")]
-            running.sgx().into_iter().for_each(|package| package.dram.disable_checks());
-            let report = running.tamper(drill.parse()?, *page).map_err(fail)?;
+            running.sgx().dram.disable_checks();
+            let report = running.tamper(drill.parse()?, *page).map_err(|e| e.to_string())?;
             let text = format!("{report}\nThe next fetch of it will find that, and lock the EPC.\n");
             let value = json!({ "drill": drill, "page": report.page, "change": report.change });
             Ok(Answer { text, value })
         }
         Ask::Lose => {
-            running.lose_epc().map_err(fail)?;
+            running.lose_epc();
             let text = "The EPC's content is lost until the machine is reset.\n".into();
             Ok(Answer { text, value: json!({ "lost": true }) })
         }

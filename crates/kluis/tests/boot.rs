@@ -7,25 +7,12 @@
 
 mod common;
 
-use common::{Scratch, kluis, output, text};
+use common::{Scratch, kluis, output, text, turn};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 /// Longer than any test here takes on a slow host.
 const TIMEOUT: &str = "500s";
-
-/// One machine at a time; the first caller has the image built.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    static IMAGE: Once = Once::new();
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    IMAGE.call_once(|| {
-        let image = image::ensure(&image::Options::default());
-        assert!(image.is_ok(), "no guest image: {}", image.unwrap_err());
-    });
-    turn
-}
 
 fn run(args: &[&str]) -> Command {
     let mut command = kluis();

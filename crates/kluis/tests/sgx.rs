@@ -5,24 +5,18 @@
 
 mod common;
 
-use common::{Scratch, kluis, output, sgx_check, text};
+use common::{Scratch, guest, kluis, output, text, turn};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::OnceLock;
 
 /// Longer than any test here takes on a slow host.
 const TIMEOUT: &str = "500s";
 
-/// One machine at a time; the first caller has the image built.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    static IMAGE: Once = Once::new();
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    IMAGE.call_once(|| {
-        let image = image::ensure(&image::Options::default());
-        assert!(image.is_ok(), "no guest image: {}", image.unwrap_err());
-    });
-    turn
+/// The guest's program.
+fn sgx_check() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::fs::read(guest::program("sgx-check")).unwrap())
 }
 
 /// `kluis` that finds, and is found by, this test's machines only.

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{guest, kluis, output, text};
+use common::{guest, kluis, output, text, turn};
 use num_bigint::BigUint;
 use sgx_isa::SecinfoFlags;
 use sgxs::crypto::{Hash, SgxHashOps, SgxRsaOps};
@@ -13,7 +13,6 @@ use sgxs::sgxs::{CanonicalSgxsWriter, MeasECreate, PageChunk, SecinfoTruncated};
 use sgxs::sigstruct::{self, EnclaveHash, Signer};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
 
 const TEST_ENCLAVE: &[u8] = include_bytes!("testdata/sgxs-tools/test_enclave.sgxs");
 const TEST_SIGSTRUCT: &[u8] = include_bytes!("testdata/sgxs-tools/test_enclave.sig");
@@ -194,10 +193,7 @@ fn loaded(hash: &Hash) -> String {
 }
 
 fn judge(model: &str) {
-    // one machine at a time, and the image is there before its time counts
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    image::ensure(&image::Options::default()).unwrap();
+    let _turn = turn();
     let program = std::fs::read(guest::program("sgxs-load")).unwrap();
     let enclaves: Vec<Vec<u8>> = (1..=3).map(|seed| generated(seed << 40 | 0x9e37_79b9)).collect();
     let names: Vec<[String; 2]> = (0..3).map(|i| [format!("{i}.sgxs"), format!("{i}.sig")]).collect();

@@ -99,9 +99,9 @@ impl PowerSink for PowerSwitch {
 }
 
 /// The description that devices and ACPI tables are made from.
-pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>, epc: Option<Range<u64>>) -> boot::acpi::Board {
+pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>, epc: Range<u64>) -> boot::acpi::Board {
     let mut board = boot::acpi::Board::new(cpus as u32, ram);
-    board.epc = epc.into_iter().collect();
+    board.epc = vec![epc];
     board.pic = true;
     board.pm.power_button = true;
     board.pci.last_bus = LAST_BUS;

@@ -15,8 +15,8 @@ pub struct Config {
     pub cpus: usize,
     /// RAM in bytes.
     pub memory: u64,
-    /// Enclave page cache, beside RAM; none: a machine without SGX.
-    pub epc: Option<Epc>,
+    /// Enclave page cache, beside RAM.
+    pub epc: Epc,
     /// Kernel: bzImage or ELF.
     pub kernel: PathBuf,
     /// Initial RAM disk.

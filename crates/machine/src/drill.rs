@@ -18,9 +18,6 @@ pub const MAX_BUS_BYTES: usize = 1 << 20;
 /// Why a drill was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// No EPC.
-    #[error("the machine has no enclave page cache")]
-    NoEpc,
     /// Nothing to attack.
     #[error("no enclave has a page in the EPC now: start one first, or name a page")]
     NoEnclave,
@@ -36,7 +33,7 @@ impl Running {
     /// # Errors
     /// [`DrillError`]; nothing was changed then.
     pub fn tamper(&self, drill: Drill, page: Option<u32>) -> Result<TamperReport, DrillError> {
-        let package = self.sgx().ok_or(DrillError::NoEpc)?;
+        let package = self.sgx();
         let regular = || package.epcm.valid().find(|(_, entry)| entry.page_type == PageType::Reg);
         let EpcPage(page) =
             page.map(EpcPage).or_else(|| regular().map(|(page, _)| page)).ok_or(DrillError::NoEnclave)?;
@@ -56,12 +53,8 @@ impl Running {
     }
 
     /// Loses the EPC's content, as a power transition (S3, hibernation) does.
-    ///
-    /// # Errors
-    /// [`DrillError::NoEpc`].
-    pub fn lose_epc(&self) -> Result<(), DrillError> {
-        self.sgx().ok_or(DrillError::NoEpc)?.dram.lose();
-        Ok(())
+    pub fn lose_epc(&self) {
+        self.sgx().dram.lose();
     }
 
     /// What a bus master reads at `address`, up to [`MAX_BUS_BYTES`] bytes: RAM's

@@ -24,10 +24,10 @@ const LEFT_FOR_PROCESSOR: u64 = 1 << 20;
 /// Bytes of a processor's stack, which holds what instructions move.
 pub(crate) const STACK: usize = 512 << 10;
 
-/// Physical addresses of an EPC of `bytes` beside RAM that ends at `ram_end`.
-pub(crate) fn place(ram_end: u64, bytes: u64) -> Range<u64> {
-    let start = ram_end.max(1 << 32).next_multiple_of(ALIGN);
-    start..start.saturating_add(bytes)
+/// Physical addresses of an EPC of `bytes`, in whole pages, above RAM at `spans`.
+pub(crate) fn place(spans: &[Range<u64>], bytes: u64) -> Range<u64> {
+    let start = spans.iter().fold(1 << 32, |end, span| span.end.max(end)).next_multiple_of(ALIGN);
+    start..start.saturating_add(bytes & !0xfff)
 }
 
 /// The package of a machine with that EPC.

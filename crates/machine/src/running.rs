@@ -13,6 +13,7 @@ use cpu::state::{Segment, TableRegister};
 use cpu::{Activity, Cpu, Engine};
 use devices::virtio::console::HostPort;
 use mem::Ram;
+use mem::secret::{SecretBox, SecretError, spawn_on_secret_stack};
 use sgx::Package;
 
 use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
@@ -68,7 +69,7 @@ pub struct Running {
     shared: Arc<Shared>,
     board: Arc<Board>,
     cpus: Arc<[Arc<cpu::Shared>]>,
-    package: Option<Arc<Package>>,
+    package: Arc<Package>,
     ram: Ram,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -80,25 +81,16 @@ pub struct Running {
 /// [`MachineError`], of one line with cause and remedy; nothing is left behind.
 pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
     check(&config)?;
-    let memory = config.memory & !0xfff;
-    let low = memory.min(LOW_RAM_END);
-    let mut ranges = vec![(0, low)];
-    if memory > low {
-        ranges.push((1 << 32, memory - low));
-    }
+    let spans = spans(config.memory);
+    let epc_range = epc::place(&spans, config.epc.bytes);
     let kernel = boot::read_kernel(&config.kernel)?;
     let initrd = config.initrd.as_deref().map(boot::read_initrd).transpose()?;
-    let spans: Vec<_> = ranges.iter().map(|&(start, len)| start..start + len).collect();
-    let epc_range = epc_range(&config);
-    let ram = Ram::with_top(&ranges, epc_range.as_ref().map_or(0, |range| range.end))?;
-    let package = match config.epc {
-        Some(epc) => Some(epc::package(epc, &config.model, config.cpus)?),
-        None => None,
-    };
+    let ranges: Vec<_> = spans.iter().map(|span| (span.start, span.end - span.start)).collect();
+    let ram = Ram::with_top(&ranges, epc_range.end)?;
+    let package = epc::package(config.epc, &config.model, config.cpus)?;
 
     let about = describe(config.cpus, spans.clone(), epc_range.clone());
-    let reserved = std::iter::once(about.pci.ecam()).chain(epc_range.clone()).collect();
-    let layout = boot::Layout::new(spans, reserved);
+    let layout = boot::Layout::new(spans, vec![about.pci.ecam(), epc_range.clone()]);
     let guest = &**ram.guest();
     let entry = boot::load(guest, &kernel, initrd.as_deref(), &config.cmdline, &layout)?;
     boot::acpi::write(guest, &about, &layout)?;
@@ -151,72 +143,31 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
         } else {
             cpu.activity = Activity::WaitForSipi;
         }
-        if let (Some(package), Some(range)) = (&package, &epc_range) {
-            cpu.set_sgx(package.clone(), range.start);
-        }
+        cpu.set_sgx(package.clone(), epc_range.start);
         let (shared, clock, stop) = (shared.clone(), clock.clone(), running.stop.clone());
-        let secret = package.is_some();
-        let engine = Held::new(Engine::new(cpu), secret)?;
+        // enclaves run on its registers
+        let secret = |e: SecretError| MachineError::Epc(e.to_string());
+        let mut engine = SecretBox::new(Engine::new(cpu)).map_err(secret)?;
         let work = move || {
-            let mut engine = engine;
             let work = || vcpu::run(&mut engine, &shared, &clock, &stop);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
                 shared.end(End::Panicked(id));
             }
         };
-        let name = format!("vcpu{id}");
-        let thread = if secret {
-            mem::secret::spawn_on_secret_stack(&name, epc::STACK, work)
-                .map_err(|e| MachineError::Epc(e.to_string()))?
-        } else {
-            std::thread::Builder::new().name(name).spawn(work).map_err(MachineError::Thread)?
-        };
+        let thread = spawn_on_secret_stack(&format!("vcpu{id}"), epc::STACK, work).map_err(secret)?;
         threads.push(thread);
     }
     *lock(&running.threads) = threads;
     Ok((running, ports))
 }
 
-/// A processor with its registers: where enclaves run, in memory for secrets.
-enum Held {
-    Plain(Box<Engine>),
-    Secret(mem::secret::SecretBox<Engine>),
-}
-
-impl Held {
-    fn new(engine: Engine, secret: bool) -> Result<Held, MachineError> {
-        if !secret {
-            return Ok(Held::Plain(Box::new(engine)));
-        }
-        let held = mem::secret::SecretBox::new(engine).map_err(|e| MachineError::Epc(e.to_string()))?;
-        Ok(Held::Secret(held))
-    }
-}
-
-impl std::ops::Deref for Held {
-    type Target = Engine;
-    fn deref(&self) -> &Engine {
-        match self {
-            Held::Plain(engine) => engine,
-            Held::Secret(engine) => engine,
-        }
-    }
-}
-
-impl std::ops::DerefMut for Held {
-    fn deref_mut(&mut self) -> &mut Engine {
-        match self {
-            Held::Plain(engine) => engine,
-            Held::Secret(engine) => engine,
-        }
-    }
-}
-
-/// Where the EPC lies.
-fn epc_range(config: &Config) -> Option<Range<u64>> {
-    let ram = config.memory & !0xfff;
-    let end = if ram > LOW_RAM_END { (1 << 32) + ram - LOW_RAM_END } else { ram };
-    config.epc.as_ref().map(|epc| epc::place(end, epc.bytes & !0xfff))
+/// Where `memory` bytes of RAM lie, in whole pages.
+fn spans(memory: u64) -> Vec<Range<u64>> {
+    const HIGH: u64 = 1 << 32;
+    let memory = memory & !0xfff;
+    let low = memory.min(LOW_RAM_END);
+    let high = (memory > low).then(|| HIGH..HIGH + (memory - low));
+    std::iter::once(0..low).chain(high).collect()
 }
 
 fn check(config: &Config) -> Result<(), MachineError> {
@@ -235,7 +186,8 @@ fn check(config: &Config) -> Result<(), MachineError> {
             model: config.model.name,
         });
     }
-    if epc_range(config).is_some_and(|range| range.is_empty() || range.end > 1 << config.model.phys_bits) {
+    let epc = epc::place(&spans(config.memory), config.epc.bytes);
+    if epc.is_empty() || epc.end > 1 << config.model.phys_bits {
         let (bits, model) = (config.model.phys_bits, config.model.name);
         let why = format!(
             "beside {} GiB of memory it does not fit {model}'s {bits} address bits; choose a smaller --epc",
@@ -330,9 +282,9 @@ impl Running {
         self.cpus.iter().for_each(|cpu| cpu.request(bits));
     }
 
-    /// The SGX part of the machine's processors, if it has one.
-    pub fn sgx(&self) -> Option<&Arc<Package>> {
-        self.package.as_ref()
+    /// The SGX part of the machine's processors.
+    pub fn sgx(&self) -> &Package {
+        &self.package
     }
 
     /// Presses the power button: the guest is asked to shut down.

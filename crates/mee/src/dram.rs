@@ -69,7 +69,7 @@ pub struct Stats {
 }
 
 /// What is called when the content is lost.
-type Listener = Arc<dyn Fn() + Send + Sync>;
+type Listener = Arc<dyn Fn(Loss) + Send + Sync>;
 
 /// EPC content of one machine. All methods may be called from any thread.
 ///
@@ -237,9 +237,9 @@ impl Dram {
         self.lock().lost
     }
 
-    /// Adds to what is called when the content is lost: once per loss, in the order
-    /// added, on the thread that found it, with no lock held.
-    pub fn on_loss(&self, call: impl Fn() + Send + Sync + 'static) {
+    /// Adds to what is called when the content is lost, with why: once per loss, in
+    /// the order added, on the thread that found it, with no lock held.
+    pub fn on_loss(&self, call: impl Fn(Loss) + Send + Sync + 'static) {
         self.on_loss.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(call));
     }
 
@@ -316,7 +316,9 @@ impl Dram {
 
     fn tell(&self) {
         let calls = self.on_loss.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        calls.iter().for_each(|call| call());
+        if let Some(loss) = self.loss() {
+            calls.iter().for_each(|call| call(loss));
+        }
     }
 
     /// Makes known without the lock what processors ask at block boundaries.

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 
 use arch::regs::gpr;
 
+use difftest::rng::Rng;
+
 use crate::layout::*;
 use crate::machine::{Event, Machine, PROCESSORS};
 use crate::model::{Kind, Model};
-use crate::rng::Rng;
 use crate::secret::Scanner;
 use crate::step::Step;
 use crate::template;
@@ -100,7 +101,7 @@ impl Fuzz {
         Fuzz {
             machine,
             model: Model::default(),
-            rng: Rng::new(seed),
+            rng: Rng::named(seed, "sgxfuzz"),
             scanner: Scanner::default(),
             plan: VecDeque::new(),
             counts: Counts::default(),

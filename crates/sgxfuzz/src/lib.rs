@@ -28,7 +28,6 @@ mod outcome;
 mod plans;
 #[cfg(feature = "planted")]
 pub mod planted;
-pub mod rng;
 pub mod secret;
 pub mod step;
 mod tables;

@@ -80,6 +80,8 @@ fn handler(vector: u64) -> u64 {
 }
 
 mod leaves;
+mod loss;
+mod slots;
 
 struct World {
     engines: Vec<Engine>,
@@ -629,132 +631,6 @@ fn a_key_or_report_over_code_makes_it_void() {
         w.spin();
         assert_ne!(w.content64(RWX, 0) as u16, u16::from_le_bytes(SPIN), "leaf {leaf} wrote");
         assert!(!w.ram.code().has_code(page), "leaf {leaf}");
-    }
-}
-
-/// Code that adds one to the first word of each heap page, RCX times.
-fn increments() -> Vec<u8> {
-    let mut code = vec![0x48, 0x89, 0xd6]; // outer: mov rsi, rdx
-    code.extend([0xbf]); // mov edi, pages
-    code.extend((HEAP_PAGES as u32).to_le_bytes());
-    code.extend([0xf0, 0x48, 0xff, 0x06]); // inner: lock inc qword [rsi]
-    code.extend([0x48, 0x81, 0xc6, 0, 0x10, 0, 0]); // add rsi, 4096
-    code.extend([0xff, 0xcf, 0x75, 0xf1]); // dec edi; jnz inner
-    code.extend([0xff, 0xc9, 0x75, 0xe5]); // dec ecx; jnz outer
-    code.extend([0x0f, 0x0b]);
-    code
-}
-
-#[test]
-fn more_pages_than_slots_come_and_go() {
-    let mut w = World::new(Model::xeon_8370c(), 1, 16);
-    w.enter(&increments());
-    w.cpu().s.regs.set(gpr::RCX, 50);
-    w.cpu().s.regs.set(gpr::RDX, at(HEAP));
-    assert_eq!(w.vector(), 6);
-    for page in HEAP..HEAP + HEAP_PAGES {
-        assert_eq!(w.content64(page, 0), 50, "page {page}");
-    }
-    let stats = w.package.dram.stats();
-    assert!(stats.write_backs > 100, "{stats:?}");
-}
-
-#[test]
-fn processors_share_an_enclave_while_its_pages_come_and_go() {
-    const ROUNDS: u64 = 200;
-    let mut w = World::new(Model::xeon_8370c(), 2, 16);
-    w.put(CODE, 0, &increments());
-    for processor in 0..2 {
-        w.enter_at(processor, at(CODE), false);
-        let regs = &mut w.engines[processor].cpu.s.regs;
-        regs.set(gpr::RCX, ROUNDS);
-        regs.set(gpr::RDX, at(HEAP));
-    }
-    let engines = std::mem::take(&mut w.engines);
-    std::thread::scope(|scope| {
-        for mut engine in engines {
-            scope.spawn(move || {
-                // In slices: between them the processor counts as idle.
-                for _ in 0..1_000_000 {
-                    match engine.run(5000) {
-                        Exit::Budget => {}
-                        Exit::Idle => return,
-                        other => panic!("{other:?}"),
-                    }
-                }
-                panic!("no end");
-            });
-        }
-    });
-    for page in HEAP..HEAP + HEAP_PAGES {
-        assert_eq!(w.content64(page, 0), 2 * ROUNDS, "page {page}");
-    }
-    assert!(w.package.dram.stats().write_backs > 100);
-}
-
-/// A processor that is idle between slices is not waited for: it must notice
-/// by itself that slots have gone.
-#[test]
-fn slots_go_while_a_processor_is_idle() {
-    const ROUNDS: u64 = 30;
-    let mut w = World::new(Model::xeon_8370c(), 2, 16);
-    w.put(CODE, 0, &increments());
-    for processor in 0..2 {
-        w.enter_at(processor, at(CODE), false);
-        let regs = &mut w.engines[processor].cpu.s.regs;
-        regs.set(gpr::RCX, ROUNDS);
-        regs.set(gpr::RDX, at(HEAP));
-    }
-    let mut ends = [None; 2];
-    for turn in 0..100_000 {
-        let processor = turn % 2;
-        let engine = &mut w.engines[processor];
-        let slice = if processor == 0 { 37 } else { 1000 };
-        if ends[processor].is_none() && engine.run(slice) == Exit::Idle {
-            ends[processor] = Some(engine.cpu.s.rip - 1);
-        }
-    }
-    assert_eq!(ends, [Some(handler(6)); 2]);
-    for page in HEAP..HEAP + HEAP_PAGES {
-        assert_eq!(w.content64(page, 0), 2 * ROUNDS, "page {page}");
-    }
-}
-
-#[test]
-fn a_lost_epc_faults() {
-    let mut w = world();
-    w.enter(&[0x48, 0x8b, 0x03, 0xeb, 0xfb]); // mov rax, [rbx]; jmp back
-    w.spin();
-    w.package.dram.lose();
-    assert_eq!(w.vector(), 14);
-    assert_eq!(w.frame::<1>()[0] as u32 & pf::SGX, pf::SGX);
-    assert!(w.package.is_lost());
-}
-
-/// *SDM vol. 3B, "Machine-Check Architecture"*.
-#[test]
-fn memory_that_does_not_verify_is_a_machine_check() {
-    for mce in [false, true] {
-        let mut w = world();
-        w.cpu().s.cr4.set(arch::regs::Cr4::MCE, mce);
-        w.enter(&[0x48, 0x8b, 0x03, 0xeb, 0xfb]); // mov rax, [rbx]; jmp back
-        w.spin();
-        let page = epc(DATA).0;
-        while w.package.dram.tamper(mee::Drill::Flip, page).is_err() {
-            w.cpu().shared.request(request::EPC);
-            w.spin();
-        }
-        assert_eq!(w.vector(), if mce { 18 } else { 14 });
-        assert!(w.package.is_lost());
-        let mcg = w.cpu().read_msr(arch::msr::MCG_STATUS).unwrap();
-        let [_, status, address, _] = w.cpu().s.msr.mc0;
-        if mce {
-            assert_eq!(mcg, 5, "RIPV, MCIP");
-            assert_eq!(status, 0xbd00_0000_0000_00cf & !(1 << 57));
-            assert_eq!(address, w.package.physical(sgx::EpcPage(page)));
-        } else {
-            assert_eq!((mcg, status, address), (0, 0, 0));
-        }
     }
 }
 

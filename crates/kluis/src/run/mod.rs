@@ -39,8 +39,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use streams::{Outlet, Port};
@@ -92,7 +92,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         model: plan.model.clone(),
         cpus: plan.cpus,
         memory: plan.memory,
-        epc: Some(machine::Epc { bytes: plan.epc, roots: crate::platform::roots(&platform) }),
+        epc: machine::Epc { bytes: plan.epc, roots: crate::platform::roots(&platform) },
         kernel,
         initrd,
         cmdline: plan.cmdline.clone(),
@@ -101,7 +101,6 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         ports: if serial { Vec::new() } else { channels.ports() },
         strict: args.strict,
     };
-    let traced = args.trace.as_ref().map(|units::Trace(file)| trace::output(file.as_deref())).transpose()?;
     let start = Instant::now();
     let (running, ports) = machine::start(config).map_err(|e| {
         if let Some(file) = new_file {
@@ -114,19 +113,9 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         }
     })?;
     let running = Arc::new(running);
-    if let Some(package) = running.sgx() {
-        if let Some(out) = traced {
-            trace::start(package, out);
-        }
-        let (package, events) = (Arc::downgrade(package), Mutex::new(events_in.clone()));
-        if let Some(strong) = package.upgrade() {
-            strong.dram.on_loss(move || {
-                let loss = package.upgrade().and_then(|package| package.dram.loss());
-                let why = loss.map(|loss| loss.to_string()).unwrap_or_default();
-                let _ = events.lock().unwrap_or_else(PoisonError::into_inner).send(Event::EpcLost(why));
-            });
-        }
-    }
+    let events_of_epc = events_in.clone();
+    // nobody listens any more at the end of the session
+    running.sgx().dram.on_loss(move |loss| drop(events_of_epc.send(Event::EpcLost(loss))));
     if mem::secret::weakest() == mem::secret::Backend::Unlocked && !args.quiet {
         eprintln!(
             "kluis: the limit of locked memory (ulimit -l) is small: part of what enclaves have on the processor \
@@ -144,6 +133,10 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     };
     // only now: a machine that is refused leaves nothing
     crate::platform::keep(&mut platform, args.quiet).inspect_err(|_| running.stop())?;
+    if let Some(units::Trace(file)) = &args.trace {
+        let out = trace::output(file.as_deref()).inspect_err(|_| running.stop())?;
+        trace::start(running.sgx(), out);
+    }
     let mut run = Run {
         args,
         plan: &plan,
@@ -453,7 +446,7 @@ impl Run<'_> {
                 Ok(Event::Escape(Action::Quit)) => return Ok(End::Quit),
                 Ok(Event::Escape(Action::PowerOff)) => self.running.power_button(),
                 Ok(Event::Escape(Action::Help)) => self.front.note(escape::HELP),
-                Ok(Event::EpcLost(why)) => self.front.alert(&epc_lost(&why)),
+                Ok(Event::EpcLost(loss)) => self.front.alert(&epc_lost(loss)),
                 Ok(Event::Control | Event::InputEnd { .. } | Event::OutputGone(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -509,7 +502,7 @@ impl Run<'_> {
                 end: stopped,
             };
             let retired = self.running.retired();
-            let sgx = self.running.sgx().map(|package| crate::sgx::Epc::of(package));
+            let sgx = crate::sgx::Epc::of(self.running.sgx());
             let (end, code) = (verdict.ending, verdict.code);
             let stats = Stats::new(self.plan, &times, retired, unimplemented, sgx, end, code);
             if json {
@@ -546,8 +539,8 @@ impl Run<'_> {
 }
 
 /// What is told when a machine has lost its EPC.
-fn epc_lost(why: &str) -> String {
-    format!("the machine has lost its enclaves: {why}. It goes on without an EPC until it is reset")
+fn epc_lost(loss: mee::Loss) -> String {
+    format!("the machine has lost its enclaves: {loss}. It goes on without an EPC until it is reset")
 }
 
 /// Gives a slow reader some time for what the guest wrote last.

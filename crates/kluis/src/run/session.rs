@@ -39,8 +39,8 @@ pub(crate) enum Event {
     OutputGone(Stream, io::Error),
     /// A person at the terminal asked for something.
     Escape(Action),
-    /// The EPC is lost; why.
-    EpcLost(String),
+    /// The EPC is lost.
+    EpcLost(mee::Loss),
     /// The machine ended.
     Over(Outcome),
 }
@@ -208,8 +208,8 @@ impl<'a> Session<'a> {
                 self.front.note(super::escape::HELP);
                 None
             }
-            Event::EpcLost(why) => {
-                self.front.alert(&super::epc_lost(&why));
+            Event::EpcLost(loss) => {
+                self.front.alert(&super::epc_lost(loss));
                 None
             }
             Event::Over(outcome) => {

@@ -65,8 +65,7 @@ pub(crate) struct Stats {
     /// Instructions that Kluis does not know.
     unimplemented: Vec<String>,
     /// The EPC at the end, with what was counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sgx: Option<Epc>,
+    sgx: Epc,
     /// How it ended.
     end: Ending,
     /// The exit code that Kluis gives.
@@ -80,7 +79,7 @@ impl Stats {
         times: &Times,
         retired: Vec<u64>,
         unimplemented: Vec<String>,
-        sgx: Option<Epc>,
+        sgx: Epc,
         end: Ending,
         exit_code: u8,
     ) -> Self {
@@ -127,8 +126,8 @@ impl Stats {
         if !self.unimplemented.is_empty() {
             let _ = writeln!(out, "{:<22}{:>12}", "unknown instructions", self.unimplemented.len());
         }
-        if let Some(sgx) = self.sgx.as_ref().filter(|epc| epc.used()) {
-            out += &sgx.text();
+        if self.sgx.used() {
+            out += &self.sgx.text();
         }
         out
     }

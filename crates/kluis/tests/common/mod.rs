@@ -6,7 +6,7 @@ pub(crate) mod guest;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 /// The command.
@@ -26,6 +26,19 @@ fn platform() -> &'static Path {
         platform::Platform::load_or_init(&dir).unwrap();
         dir
     })
+}
+
+/// One machine with Debian's kernel at a time, to leave the host to it; the first
+/// caller of a process has the image built.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    static IMAGE: Once = Once::new();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    IMAGE.call_once(|| {
+        let image = image::ensure(&image::Options::default());
+        assert!(image.is_ok(), "no guest image: {}", image.unwrap_err());
+    });
+    turn
 }
 
 /// Longer than anything takes that does not hang.
@@ -88,23 +101,6 @@ impl Scratch {
     pub(crate) fn at(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
-}
-
-/// The guest program that exercises the kernel's SGX driver, built on first use.
-pub(crate) fn sgx_check() -> &'static [u8] {
-    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let target = root.join("target/guest");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // in its own folder, whose configuration makes it static
-        cargo.current_dir(root.join("guest/sgx-check")).env("CARGO_TARGET_DIR", &target);
-        for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
-            cargo.env_remove(variable);
-        }
-        assert!(cargo.args(["build", "--release", "--locked", "-q"]).status().unwrap().success());
-        std::fs::read(target.join("x86_64-unknown-linux-gnu/release/sgx-check")).unwrap()
-    })
 }
 
 /// An ELF kernel that is nothing but this 64-bit code, at 2 MiB.

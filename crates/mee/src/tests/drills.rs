@@ -25,7 +25,7 @@ fn every_drill_is_found_at_the_next_fetch() {
                 let dram = full();
                 let calls = Arc::new(AtomicU32::new(0));
                 let counter = calls.clone();
-                dram.on_loss(move || {
+                dram.on_loss(move |_| {
                     counter.fetch_add(1, Ordering::Relaxed);
                 });
                 let report = dram.tamper(drill, page).unwrap();
@@ -193,12 +193,12 @@ fn a_power_transition_loses_everything() {
     let dram = full();
     let calls = Arc::new(AtomicU32::new(0));
     let counter = calls.clone();
-    dram.on_loss(move || {
+    dram.on_loss(move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
     });
     let (second, counter) = (Arc::new(AtomicU32::new(0)), calls.clone());
     let last = second.clone();
-    dram.on_loss(move || last.store(counter.load(Ordering::Relaxed), Ordering::Relaxed));
+    dram.on_loss(move |_| last.store(counter.load(Ordering::Relaxed), Ordering::Relaxed));
     let at = dram.fill(1, 0).unwrap().unwrap();
     assert_ne!(load(at, 0), 0);
     dram.lose();
