@@ -233,6 +233,44 @@ fn seal_keys_are_the_platforms() {
     assert_ne!(sealed, key("other"), "on another platform");
 }
 
+/// kexec is no reset: the next kernel finds the EPC as the last one left it, and
+/// cleans it up as on silicon.
+#[test]
+fn kexec_leaves_the_epc_as_it_is() {
+    let _turn = turn();
+    let s = Scratch::new();
+    let image = image::ensure(&image::Options::default()).unwrap();
+    let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let init = b"#!/bin/sh
+        mount -t devtmpfs dev /dev; mount -t proc proc /proc
+        exec >/dev/console 2>&1
+        check sgx1 && echo AFTER: ok
+        poweroff -f";
+    let files = guest::archive(&[
+        ("kernel", &read(&image.kernel)),
+        ("initrd", &read(&image.initrd)),
+        ("new/init", init),
+        ("new/bin/check", sgx_check()),
+    ]);
+    let (console, trace) = (s.at("console"), s.at("trace"));
+    let mut command = own(&s);
+    command.args(["run", "--quiet", "--memory", "512M", "--epc", "8M", "--timeout", TIMEOUT]);
+    command.args(["--console", &console, "--trace", &format!("sgx={trace}")]);
+    let script = "cd /tmp && tar x && cd new && find . | cpio -o -H newc >>../initrd && \
+        bin/check kexec ../kernel ../initrd 'console=ttyS0'";
+    let out = output(command.args(["--", "sh", "-c", script]), &files);
+    let said = String::from_utf8_lossy(&read(&s.path("console"))).into_owned();
+    assert!(said.contains("AFTER: ok"), "{}{}{said}", text(&out.stdout), text(&out.stderr));
+
+    // The new kernel removes what the old one's enclave has left: its SECS only after
+    // its pages, so a first attempt fails. After a reset the EPC would be empty.
+    let trace = String::from_utf8_lossy(&read(&s.path("trace"))).into_owned();
+    let lines: Vec<&str> = trace.lines().collect();
+    let made = lines.iter().position(|l| l.contains(" EINIT ")).expect("an enclave was made");
+    let refused = lines[made..].iter().find(|l| l.contains(" EREMOVE ") && l.contains("ChildPresent"));
+    println!("{}", refused.expect("the enclave's SECS was found with its pages"));
+}
+
 #[test]
 fn core_of_the_process_has_no_secret() {
     let _turn = turn();

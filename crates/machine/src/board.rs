@@ -23,7 +23,7 @@ use devices::virtio::blk::FileBackend;
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
 use devices::virtio::{BAR, BAR_LEN, Block, Entropy, VirtioDevice, VirtioPci};
 use devices::{Clock, Device, IrqLine, PowerSink};
-use mem::{GuestRam, Ram};
+use mem::DmaBus;
 
 use crate::clock::GuestClock;
 use crate::config::{Disk, MachineError};
@@ -109,7 +109,7 @@ pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>, epc: Range<u64>) -> bo
 }
 
 type Com1 = Serial<Box<dyn Write + Send>>;
-type VirtioConsole = Arc<Mutex<VirtioPci<Console, GuestRam>>>;
+type VirtioConsole = Arc<Mutex<VirtioPci<Console, DmaBus>>>;
 
 /// The board.
 pub(crate) struct Board {
@@ -135,7 +135,7 @@ pub(crate) struct Board {
 /// What a board is made from.
 pub(crate) struct Parts<'a> {
     pub(crate) description: &'a boot::acpi::Board,
-    pub(crate) ram: &'a Ram,
+    pub(crate) memory: Arc<DmaBus>,
     pub(crate) cpus: Arc<[Arc<Shared>]>,
     pub(crate) clock: Arc<GuestClock>,
     pub(crate) alarm: Arc<Alarm>,
@@ -166,7 +166,7 @@ impl Board {
         let pci = Arc::new(PciBus::new());
         let mut slots = Slots {
             bus: pci.clone(),
-            ram: parts.ram.guest().clone(),
+            memory: parts.memory,
             ioapic: &ioapic,
             apics: apics.clone(),
             about: &about.pci,
@@ -327,7 +327,7 @@ impl cpu::Bus for Board {
 /// Puts virtio functions into slots, with addresses and interrupt wires.
 struct Slots<'a> {
     bus: Arc<PciBus>,
-    ram: Arc<GuestRam>,
+    memory: Arc<DmaBus>,
     ioapic: &'a IoApic,
     apics: Arc<ToApics>,
     about: &'a boot::acpi::Pci,
@@ -338,14 +338,14 @@ impl Slots<'_> {
     fn plug<D: VirtioDevice + 'static>(
         &mut self,
         device: D,
-    ) -> Result<Arc<Mutex<VirtioPci<D, GuestRam>>>, MachineError> {
+    ) -> Result<Arc<Mutex<VirtioPci<D, DmaBus>>>, MachineError> {
         let slot = self.next;
         self.next += 1;
         let gsi = self.about.gsi(slot, 0) as u8;
         let irq = self.ioapic.pin(gsi).unwrap_or_else(|| Arc::new(devices::irq::NoLine));
         let full = |_| MachineError::TooManyDisks(usize::from(slot));
         let mut function =
-            VirtioPci::new(device, self.ram.clone(), irq, self.apics.clone()).map_err(|_| full(()))?;
+            VirtioPci::new(device, self.memory.clone(), irq, self.apics.clone()).map_err(|_| full(()))?;
         let config = function.config_mut();
         config.set_interrupt(1, gsi);
         let address = self.about.mem32.start + u64::from(slot) * BAR_LEN;

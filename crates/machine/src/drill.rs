@@ -58,21 +58,10 @@ impl Running {
     }
 
     /// What a bus master reads at `address`, up to [`MAX_BUS_BYTES`] bytes: RAM's
-    /// bytes, and ones where there is none. The EPC is none for it.
+    /// bytes, ones in the EPC, and ones where there is no memory.
     pub fn bus_read(&self, address: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0xff; len.min(MAX_BUS_BYTES)];
-        let mut at = address;
-        let mut rest = &mut bytes[..];
-        while !rest.is_empty() {
-            let n = rest.len().min((0x1000 - (at & 0xfff)) as usize);
-            let (piece, after) = rest.split_at_mut(n);
-            if !self.ram().read(at, piece) {
-                piece.fill(0xff);
-            }
-            rest = after;
-            let Some(next) = at.checked_add(n as u64) else { break };
-            at = next;
-        }
+        let mut bytes = vec![0; len.min(MAX_BUS_BYTES)];
+        self.memory().read_or_ones(address, &mut bytes);
         bytes
     }
 }

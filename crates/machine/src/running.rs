@@ -12,8 +12,8 @@ use cpu::shared::request;
 use cpu::state::{Segment, TableRegister};
 use cpu::{Activity, Cpu, Engine};
 use devices::virtio::console::HostPort;
-use mem::Ram;
 use mem::secret::{SecretBox, SecretError, spawn_on_secret_stack};
+use mem::{DmaBus, Ram};
 use sgx::Package;
 
 use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
@@ -70,7 +70,7 @@ pub struct Running {
     board: Arc<Board>,
     cpus: Arc<[Arc<cpu::Shared>]>,
     package: Arc<Package>,
-    ram: Ram,
+    memory: Arc<DmaBus>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -101,9 +101,10 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
     let power = Arc::new(PowerSwitch::default());
     let cpus = cpu::shared::processors(config.cpus);
     ram.code().set_listeners(cpus.iter().map(|c| c.clone() as Arc<dyn mem::CodeListener>).collect());
+    let memory = Arc::new(DmaBus::new(ram.guest().clone(), epc_range.clone())?);
     let (board, ports) = Board::new(Parts {
         description: &about,
-        ram: &ram,
+        memory: memory.clone(),
         cpus: cpus.clone(),
         clock: clock.clone(),
         alarm: alarm.clone(),
@@ -124,7 +125,7 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
         board: board.clone(),
         cpus: cpus.clone(),
         package: package.clone(),
-        ram: ram.clone(),
+        memory,
         stop: Arc::default(),
         threads: Mutex::default(),
     };
@@ -273,8 +274,9 @@ impl Running {
         self.board.serial_input(data)
     }
 
-    pub(crate) fn ram(&self) -> &Ram {
-        &self.ram
+    /// Memory as bus masters see it.
+    pub(crate) fn memory(&self) -> &DmaBus {
+        &self.memory
     }
 
     /// Asks all processors for attention.

@@ -8,8 +8,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMm
 
 use crate::code::CodeMap;
 
-/// Guest RAM as devices see it: `vm-memory`'s traits, with every write
-/// reported to the code map.
+/// Guest RAM by `vm-memory`'s traits, with every write reported to the code map.
 pub type GuestRam = GuestMemoryMmap<DmaWatch>;
 
 /// Why RAM could not be set up.
@@ -28,8 +27,16 @@ pub enum MemError {
 /// Reports device writes to RAM to the code map; `vm-memory` calls it a bitmap.
 #[derive(Clone, Debug)]
 pub struct DmaWatch {
-    code: Arc<CodeMap>,
+    /// None where a write reaches no memory.
+    code: Option<Arc<CodeMap>>,
     base: u64,
+}
+
+impl DmaWatch {
+    /// Watches nothing.
+    pub(crate) fn nothing() -> Self {
+        Self { code: None, base: 0 }
+    }
 }
 
 impl WithBitmapSlice<'_> for DmaWatch {
@@ -38,7 +45,9 @@ impl WithBitmapSlice<'_> for DmaWatch {
 impl BitmapSlice for DmaWatch {}
 impl Bitmap for DmaWatch {
     fn mark_dirty(&self, offset: usize, len: usize) {
-        self.code.written(self.base + offset as u64, len as u64);
+        if let Some(code) = &self.code {
+            code.written(self.base + offset as u64, len as u64);
+        }
     }
     fn dirty_at(&self, _offset: usize) -> bool {
         false
@@ -92,7 +101,7 @@ impl Ram {
         let mut mapped = Vec::new();
         for &(gpa, len) in ranges {
             let fail = |reason: String| MemError::Reserve { bytes: len, reason };
-            let watch = DmaWatch { code: code.clone(), base: gpa };
+            let watch = DmaWatch { code: Some(code.clone()), base: gpa };
             let region = MmapRegionBuilder::new_with_bitmap(len as usize, watch)
                 .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
                 .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
@@ -115,7 +124,7 @@ impl Ram {
         Ok(Self { regions, guest: Arc::new(guest), code })
     }
 
-    /// The same RAM for devices.
+    /// The same RAM by `vm-memory`'s traits; devices see it through a [`DmaBus`](crate::DmaBus).
     pub fn guest(&self) -> &Arc<GuestRam> {
         &self.guest
     }

@@ -10,7 +10,7 @@ use cpu::bus::NoBus;
 use cpu::shared::{self, request};
 use cpu::state::{Segment, TableRegister, VectorReg};
 use cpu::{Activity, Cpu, Engine, Exit, Model};
-use mem::Ram;
+use mem::{DmaBus, Ram};
 use sgx::Package;
 use sgx::keys::Roots;
 
@@ -62,6 +62,8 @@ pub struct Machine {
     pub package: Arc<Package>,
     /// RAM.
     pub ram: Ram,
+    /// Memory as devices see it.
+    pub dma: DmaBus,
 }
 
 /// Writes a 64-bit word of RAM.
@@ -94,7 +96,8 @@ impl Machine {
         let package = Arc::new(Package::new(model.sgx(), dram, roots).expect("the host gives random bytes"));
         let all = shared::processors(PROCESSORS);
         ram.code().set_listeners(all.iter().map(|one| one.clone() as Arc<dyn mem::CodeListener>).collect());
-        let mut machine = Machine { engines: Vec::new(), package, ram };
+        let dma = DmaBus::new(ram.guest().clone(), EPC..EPC + EPC_PAGES * PAGE).expect("the host has memory");
+        let mut machine = Machine { engines: Vec::new(), package, ram, dma };
         for (id, shared) in all.iter().enumerate() {
             let bus = Arc::new(NoBus::default());
             let mut cpu = Cpu::new(id, model.clone(), machine.ram.clone(), bus, shared.clone());

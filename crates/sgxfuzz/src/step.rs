@@ -64,6 +64,6 @@ pub enum Step {
     Replay { place: u64, record: usize },
     /// The debugger looks at `la`.
     Debugger { lp: usize, la: u64 },
-    /// A device reads an EPC page.
+    /// A device writes and reads an EPC page.
     Device { page: usize },
 }

@@ -1,6 +1,8 @@
 //! What the kernel does to memory: page tables, evicted pages; and what looks at
 //! memory beside processors: the debugger, devices.
 
+use vm_memory::{Bytes, GuestAddress};
+
 use crate::fuzz::Fuzz;
 use crate::kernel::meta;
 use crate::layout::*;
@@ -80,13 +82,18 @@ impl Fuzz {
         self.device(at)
     }
 
-    /// A device's read at a physical address.
+    /// A device's write and read at a physical address of the EPC.
     pub(crate) fn device(&self, at: u64) -> Result<(), String> {
-        let mut word = [0; 8];
-        if self.model.epc_page(at).is_some() && self.machine.ram.read(at & !7, &mut word) {
-            return Err(format!("a device reads {word:x?} of the EPC at {at:#x}"));
+        if self.model.epc_page(at).is_none() {
+            return Ok(());
         }
-        Ok(())
+        let (bus, at) = (&self.machine.dma, GuestAddress(at & !7));
+        let mut word = [0; 8];
+        let done = bus.write_slice(&word, at).and_then(|()| bus.read_slice(&mut word, at));
+        match done {
+            Ok(()) if word == [0xff; 8] => Ok(()),
+            _ => Err(format!("a device reads {word:x?} of the EPC at {:#x}: {done:?}", at.0)),
+        }
     }
 
     /// Free pages.

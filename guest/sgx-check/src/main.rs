@@ -9,6 +9,8 @@
 //! sgx-check secret       a production enclave that keeps a secret; what root sees of it
 //! sgx-check debug        a debug enclave read through ptrace's way
 //! sgx-check hold         keeps a secret until standard input ends, then tells it
+//! sgx-check kexec KERNEL INITRD CMDLINE
+//!                        starts another kernel while an enclave lives
 //! ```
 //!
 //! Prints a line for each step. Exit codes: 0 all as it must be, 1 not, 2 bad usage.
@@ -16,6 +18,7 @@
 mod bench;
 mod driver;
 mod image;
+mod kexec;
 mod life;
 mod paging;
 mod secret;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         },
         ["debug"] => secret::debug(enter),
         ["hold"] => secret::hold(enter),
+        ["kexec", kernel, initrd, cmdline] => kexec::run(enter, kernel, initrd, cmdline),
         _ => return usage(),
     };
     match done {
@@ -57,7 +61,10 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: sgx-check life | sgx1 | page MIB | bench | large MIB | secret | debug | hold");
+    eprintln!(
+        "usage: sgx-check life | sgx1 | page MIB | bench | large MIB | secret | debug | hold | \
+         kexec KERNEL INITRD CMDLINE"
+    );
     ExitCode::from(2)
 }
 

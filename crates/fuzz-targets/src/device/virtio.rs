@@ -7,7 +7,7 @@ use devices::Device;
 use devices::pci::{PciFunction, command};
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
 use devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
-use mem::{GuestRam, Ram};
+use mem::{DmaBus, Ram};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,8 +19,10 @@ const AVAILABLE: u64 = 0x1000;
 const USED: u64 = 0x2000;
 /// Where buffers usually are.
 const BUFFERS: u64 = 0x4_0000;
-/// RAM: one MiB, a hole, 64 KiB more.
+/// RAM: one MiB, then the EPC and a hole, 64 KiB more.
 const MEMORY: [(u64, u64); 2] = [(0, 0x10_0000), (0x20_0000, 0x1_0000)];
+/// The EPC, right above RAM.
+const EPC: std::ops::Range<u64> = 0x10_0000..0x14_0000;
 
 /// What the input's bytes mean; the seeds are written with these.
 mod step {
@@ -39,7 +41,7 @@ mod step {
 }
 
 struct Guest<D: VirtioDevice> {
-    function: Arc<Mutex<VirtioPci<D, GuestRam>>>,
+    function: Arc<Mutex<VirtioPci<D, DmaBus>>>,
     ram: Ram,
     available: Vec<u16>,
 }
@@ -48,13 +50,13 @@ impl<D: VirtioDevice> Guest<D> {
     fn new(device: D) -> Self {
         let ram = Ram::new(&MEMORY).expect("host memory");
         let queues = device.queue_sizes().len();
-        let mut function =
-            VirtioPci::new(device, ram.guest().clone(), Arc::new(Board), Arc::new(Board)).expect("fits");
+        let bus = Arc::new(DmaBus::new(ram.guest().clone(), EPC).expect("host memory"));
+        let mut function = VirtioPci::new(device, bus, Arc::new(Board), Arc::new(Board)).expect("fits");
         function.config_mut().enable(command::MEMORY | command::BUS_MASTER);
         Self { function: Arc::new(Mutex::new(function)), ram, available: vec![0; queues] }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut VirtioPci<D, GuestRam>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut VirtioPci<D, DmaBus>) -> T) -> T {
         f(&mut self.function.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
