@@ -1,11 +1,13 @@
-//! Page-table entry bits and page-fault error codes (*SDM vol. 3A §4.5, §4.7*).
+//! Page-table entry bits and page-fault error codes (*SDM vol. 3A §4.3–4.5, §4.7*).
 #![allow(missing_docs)]
 
-/// Bits of entries of every level of 4-level paging.
+/// Bits of entries of every level and mode of paging.
 pub mod pte {
     pub const P: u64 = 1 << 0;
     pub const W: u64 = 1 << 1;
     pub const U: u64 = 1 << 2;
+    pub const PWT: u64 = 1 << 3;
+    pub const PCD: u64 = 1 << 4;
     pub const A: u64 = 1 << 5;
     pub const D: u64 = 1 << 6;
     /// Page size, in a PDE or PDPTE.

@@ -6,6 +6,8 @@
 //! vector was delivered, with which frame and error code. Each test names the
 //! place of the SDM that it judges by.
 
+pub mod legacy;
+
 use std::sync::Arc;
 
 use arch::descriptor::Attr;
@@ -273,4 +275,67 @@ pub fn user(cpu: &mut Cpu, bits: u32) {
 /// Names the place of the SDM that a test judges by; `--nocapture` lists them.
 pub fn sdm(reference: &str) {
     println!("SDM {reference}");
+}
+
+/// Kind of a data access or fetch, for [`sdm_allows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Read,
+    Write,
+    Fetch,
+}
+
+/// What access rights depend on besides the page.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Rights {
+    pub user: bool,
+    pub wp: bool,
+    pub smep: bool,
+    pub smap: bool,
+    pub ac: bool,
+}
+
+impl Rights {
+    /// From five bits of a number, so that a loop meets all.
+    pub fn from_bits(bits: u32) -> Rights {
+        let flag = |n: u32| bits >> n & 1 != 0;
+        Rights { user: flag(0), wp: flag(1), smep: flag(2), smap: flag(3), ac: flag(4) }
+    }
+
+    /// Puts them into the control registers and flags of a processor.
+    pub fn apply(self, cpu: &mut Cpu) {
+        cpu.s.cr0.set(Cr0::WP, self.wp);
+        cpu.s.cr4.set(Cr4::SMEP, self.smep);
+        cpu.s.cr4.set(Cr4::SMAP, self.smap);
+        if self.ac {
+            cpu.s.rflags |= arch::regs::rflags::AC;
+        }
+        cpu.state_changed();
+    }
+}
+
+/// A literal transcription of *SDM vol. 3A §4.6.1*, written apart from the
+/// walk: may the access be made? `page` has U, W and NX as all levels together
+/// give them.
+pub fn sdm_allows(rights: Rights, access: Kind, page: u64) -> bool {
+    let Rights { user, wp, smep, smap, ac } = rights;
+    let (u, w, nx) = (page & pte::U != 0, page & pte::W != 0, page & pte::NX != 0);
+    match (user, access) {
+        // "For user-mode accesses"
+        (true, Kind::Read) => u,
+        (true, Kind::Write) => u && w,
+        (true, Kind::Fetch) => u && !nx,
+        // "For supervisor-mode accesses": "Data may be read (implicitly or
+        // explicitly) from any supervisor-mode address"; user-mode addresses
+        // "If CR4.SMAP = 0 … or EFLAGS.AC = 1".
+        (false, Kind::Read) => !u || !smap || ac,
+        // "If CR0.WP = 0, data may be written to any supervisor-mode address"
+        (false, Kind::Write) if !u => !wp || w,
+        (false, Kind::Write) => (!smap || ac) && (!wp || w),
+        // "If IA32_EFER.NXE = 1 … XD"; "If CR4.SMEP = 1 … may not be fetched
+        // from any user-mode address".
+        (false, Kind::Fetch) => !(nx || u && smep),
+    }
 }

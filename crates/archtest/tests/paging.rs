@@ -1,8 +1,8 @@
 //! Paging: access rights, error codes, A and D bits, large pages, invalidation.
 
 use arch::paging::pte;
-use arch::regs::{Cr0, Cr4, gpr, rflags};
-use archtest::{CODE, DATA, Ended, PML4, World, guest, sdm};
+use arch::regs::gpr;
+use archtest::{CODE, DATA, Ended, Kind, PML4, Rights, World, guest, sdm, sdm_allows};
 
 guest!(read, "mov rax, [rdi]", "hlt");
 guest!(write, "mov [rdi], rax", "hlt");
@@ -22,44 +22,23 @@ guest!(
     "hlt"
 );
 
-/// A literal transcription of *SDM vol. 3A §4.6.1*, written apart from the
-/// walk: may the access be made?
-fn sdm_allows(user: bool, access: usize, page: u64, wp: bool, smep: bool, smap: bool, ac: bool) -> bool {
-    let (u, w, nx) = (page & pte::U != 0, page & pte::W != 0, page & pte::NX != 0);
-    match (user, access) {
-        // "For user-mode accesses"
-        (true, 0) => u,
-        (true, 1) => u && w,
-        (true, _) => u && !nx,
-        // "For supervisor-mode accesses": "Data may be read (implicitly or
-        // explicitly) from any supervisor-mode address"; user-mode addresses
-        // "If CR4.SMAP = 0 … or EFLAGS.AC = 1".
-        (false, 0) => !u || !smap || ac,
-        // "If CR0.WP = 0, data may be written to any supervisor-mode address"
-        (false, 1) if !u => !wp || w,
-        (false, 1) => (!smap || ac) && (!wp || w),
-        // "If IA32_EFER.NXE = 1 … XD"; "If CR4.SMEP = 1 … may not be fetched
-        // from any user-mode address".
-        (false, _) => !(nx || u && smep),
-    }
-}
-
 #[test]
 fn access_rights_are_the_sdms_for_every_combination() {
     sdm("vol. 3A §4.6.1, §4.7");
     let mut cases = 0;
     for bits in 0..256u32 {
         let flag = |n: u32| bits >> n & 1 != 0;
-        let (user, u, writable, nx) = (flag(0), flag(1), flag(2), flag(3));
-        let (wp, smep, smap, ac) = (flag(4), flag(5), flag(6), flag(7));
-        for access in 0..3 {
+        let (u, writable, nx) = (flag(5), flag(6), flag(7));
+        let rights = Rights::from_bits(bits);
+        let user = rights.user;
+        for access in [Kind::Read, Kind::Write, Kind::Fetch] {
             let code = match (user, access) {
-                (false, 0) => read(),
-                (false, 1) => write(),
-                (false, _) => fetch(),
-                (true, 0) => read_user(),
-                (true, 1) => write_user(),
-                (true, _) => fetch_user(),
+                (false, Kind::Read) => read(),
+                (false, Kind::Write) => write(),
+                (false, Kind::Fetch) => fetch(),
+                (true, Kind::Read) => read_user(),
+                (true, Kind::Write) => write_user(),
+                (true, Kind::Fetch) => fetch_user(),
             };
             let mut w = World::new(code);
             let page = DATA
@@ -80,29 +59,23 @@ fn access_rights_are_the_sdms_for_every_combination() {
                 w.user(64);
                 w.gate(3, archtest::STUBS + 48, 0xee00, 0);
             }
-            let cpu = w.cpu();
-            cpu.s.cr0.set(Cr0::WP, wp);
-            cpu.s.cr4.set(Cr4::SMEP, smep);
-            cpu.s.cr4.set(Cr4::SMAP, smap);
-            if ac {
-                cpu.s.rflags |= rflags::AC;
-            }
-            cpu.s.regs.set(gpr::RDI, DATA);
-            cpu.state_changed();
+            rights.apply(w.cpu());
+            w.cpu().s.regs.set(gpr::RDI, DATA);
             let ended = w.run(100);
-            let allowed = sdm_allows(user, access, page, wp, smep, smap, ac);
+            let allowed = sdm_allows(rights, access, page);
             let good = if user { Ended::Vector(3) } else { Ended::Halt };
-            let what =
-                format!("user {user} access {access} page {page:x} wp {wp} smep {smep} smap {smap} ac {ac}");
+            let what = format!("{rights:?} {access:?} page {page:x}");
             if allowed {
                 assert_eq!(ended, good, "{what}");
                 let entry = w.read64(World::pte(DATA));
                 assert_ne!(entry & pte::A, 0, "{what}: accessed");
-                assert_eq!(entry & pte::D != 0, access == 1, "{what}: dirty");
+                assert_eq!(entry & pte::D != 0, access == Kind::Write, "{what}: dirty");
             } else {
                 assert_eq!(ended, Ended::Vector(14), "{what}");
-                let expected =
-                    1 | u64::from(access == 1) << 1 | u64::from(user) << 2 | u64::from(access == 2) << 4;
+                let expected = 1
+                    | u64::from(access == Kind::Write) << 1
+                    | u64::from(user) << 2
+                    | u64::from(access == Kind::Fetch) << 4;
                 assert_eq!(w.frame(0), expected, "{what}");
                 assert_eq!(w.cpu().s.cr2, DATA);
                 assert_eq!(w.read64(World::pte(DATA)) & pte::D, 0, "{what}: a fault leaves D");

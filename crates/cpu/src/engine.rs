@@ -387,7 +387,7 @@ impl Engine {
             let usable = match second {
                 None => true,
                 Some(second) => {
-                    let next = self.cpu.translate_fetch((la | !PAGE_MASK).wrapping_add(1))?;
+                    let next = self.cpu.translate_fetch(self.cpu.page_after(la))?;
                     next == second && self.confirmed(next >> 12)
                 }
             };
@@ -458,7 +458,7 @@ impl Engine {
         let run = match decoded {
             Decoded::Run(run) => run,
             Decoded::Incomplete => {
-                let next_la = (la | !PAGE_MASK).wrapping_add(1);
+                let next_la = self.cpu.page_after(la);
                 let next = self.cpu.translate_fetch(next_la)?;
                 self.mark(next, decode::MAX_LEN as u64);
                 let read = self.cpu.fetch_bytes(next, &mut self.scratch[n..n + decode::MAX_LEN]);

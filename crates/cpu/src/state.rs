@@ -165,6 +165,8 @@ pub struct State {
     pub cr2: u64,
     /// CR3, bit 63 clear.
     pub cr3: u64,
+    /// PDPTE0–PDPTE3, the registers of PAE paging (*SDM vol. 3A §4.4.1*).
+    pub pdpte: [u64; 4],
     /// CR4.
     pub cr4: Cr4,
     /// IA32_EFER.
@@ -242,6 +244,7 @@ impl State {
             cr0: Cr0::from_bits_retain(0x6000_0010),
             cr2: 0,
             cr3: 0,
+            pdpte: [0; 4],
             cr4: Cr4::empty(),
             efer: Efer::empty(),
             xcr0: Xcr0::X87,

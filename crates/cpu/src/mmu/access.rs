@@ -203,7 +203,7 @@ impl Cpu {
         let rights = self.rights();
         self.translate(la, Access::Write, rights)?;
         if self.crosses(la, n) {
-            self.translate((la | !PAGE_MASK).wrapping_add(1), Access::Write, rights)?;
+            self.translate(self.page_after(la), Access::Write, rights)?;
         }
         Ok(())
     }
@@ -265,6 +265,13 @@ impl Cpu {
         (la & !PAGE_MASK) + n > !PAGE_MASK + 1
     }
 
+    /// First byte of the page after that of `la`: linear addresses have 32 bits
+    /// outside 64-bit mode. Implicit accesses of compatibility mode have more.
+    pub(crate) fn page_after(&self, la: u64) -> u64 {
+        let next = (la | !PAGE_MASK).wrapping_add(1);
+        if next == 1 << 32 && !self.s.long64() { 0 } else { next }
+    }
+
     /// What precedes translation: canonical form, alignment.
     pub(crate) fn check(&mut self, la: u64, n: u64, seg: u8) -> Result<(), Exception> {
         let canonical = is_canonical(la) && is_canonical(la.wrapping_add(n.saturating_sub(1)));
@@ -312,10 +319,9 @@ impl Cpu {
         }
         let split = buf.len().min((0x1000 - (la & 0xfff)) as usize);
         let first = self.translate(la, Access::Read, rights)?;
-        let second = la.wrapping_add(split as u64);
         let (low, high) = buf.split_at_mut(split);
         if !high.is_empty() {
-            let place = self.translate(second, Access::Read, rights)?;
+            let place = self.translate(self.page_after(la), Access::Read, rights)?;
             self.read_span(place, high);
         }
         self.watch_data(la, (low.len() + high.len()) as u64, false);
@@ -331,7 +337,7 @@ impl Cpu {
         let first = self.translate(la, Access::Write, rights)?;
         let (low, high) = buf.split_at(split);
         if !high.is_empty() {
-            let place = self.translate(la.wrapping_add(split as u64), Access::Write, rights)?;
+            let place = self.translate(self.page_after(la), Access::Write, rights)?;
             self.write_span(place, high);
         }
         self.watch_data(la, buf.len() as u64, true);

@@ -2,7 +2,7 @@
 //! access — paging, then the EPC's access control — decides here; the TLB then
 //! repeats the answer.
 
-use arch::paging::{PAGE_MASK, pf};
+use arch::paging::PAGE_MASK;
 use arch::regs::Cr4;
 use arch::{Exception, Vector};
 
@@ -22,12 +22,13 @@ pub(crate) struct Place {
 
 impl Cpu {
     /// Control state of paging.
-    fn paging(&self) -> Paging {
+    pub(crate) fn paging(&self) -> Paging {
         Paging {
             cr0: self.s.cr0,
             cr3: self.s.cr3,
             cr4: self.s.cr4,
             efer: self.s.efer,
+            pdpte: self.s.pdpte,
             phys_bits: self.model.phys_bits,
             epc: self.sgx.as_ref().map_or((0, 0), |sgx| (sgx.first, sgx.bytes)),
         }
@@ -137,29 +138,7 @@ impl Cpu {
 
     /// Translates for the debugger: no faults, no A and D bits, no TLB.
     pub fn debug_translate(&self, la: u64) -> Option<u64> {
-        let mut paging = self.paging();
-        if !paging.cr0.contains(arch::regs::Cr0::PG) {
-            return Some(la);
-        }
-        let address = ((1u64 << paging.phys_bits) - 1) & PAGE_MASK;
-        let mut shift = 39;
-        loop {
-            let mut entry = [0; 8];
-            let at = (paging.cr3 & address) + (la >> shift & 0x1ff) * 8;
-            if !self.ram.read(at, &mut entry) {
-                return None;
-            }
-            let entry = u64::from_le_bytes(entry);
-            if entry & u64::from(pf::P) == 0 {
-                return None;
-            }
-            if shift == 12 || (shift <= 30 && entry & arch::paging::pte::PS != 0) {
-                let mask = (1u64 << shift) - 1;
-                return Some((entry & address & !mask) | la & mask);
-            }
-            paging.cr3 = entry;
-            shift -= 9;
-        }
+        self.paging().peek(&self.ram, la)
     }
 
     /// True if a data breakpoint lies in the page of `la`.

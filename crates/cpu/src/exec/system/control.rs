@@ -8,6 +8,7 @@ use iced_x86::{CpuidFeature, Mnemonic as M};
 use mem::raw::Width;
 
 use crate::decode::Build;
+use crate::mmu::walk::{Paging, PagingMode};
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
 use crate::{Cpu, Model};
@@ -29,6 +30,9 @@ const CR4_BASE: Cr4 = Cr4::TSD
 /// CR4 bits whose change makes translations void (*SDM vol. 3A §4.10.4.1*).
 const CR4_PAGING: Cr4 =
     Cr4::PSE.union(Cr4::PAE).union(Cr4::PGE).union(Cr4::PCIDE).union(Cr4::SMEP).union(Cr4::SMAP);
+/// Bits whose change loads the registers of PAE paging (*SDM vol. 3A §4.4.1*).
+const CR0_PDPTE: Cr0 = Cr0::CD.union(Cr0::NW).union(Cr0::PG);
+const CR4_PDPTE: Cr4 = Cr4::PAE.union(Cr4::PGE).union(Cr4::PSE).union(Cr4::SMEP);
 
 /// CR4 bits of the model; all others are reserved.
 pub(crate) fn cr4_allowed(model: &Model) -> Cr4 {
@@ -76,8 +80,10 @@ impl Cpu {
         let mut efer = self.s.efer;
         if changed.contains(Cr0::PG) {
             if new.contains(Cr0::PG) {
-                self.check_paging_entry()?;
-                efer |= Efer::LMA;
+                if efer.contains(Efer::LME) {
+                    self.check_long_mode_entry()?;
+                    efer |= Efer::LMA;
+                }
             } else {
                 if self.s.long64() || self.s.cr4.contains(Cr4::PCIDE) {
                     return Err(Exception::GP0);
@@ -85,23 +91,35 @@ impl Cpu {
                 efer &= !Efer::LMA;
             }
         }
+        if changed.intersects(CR0_PDPTE) {
+            self.load_pdptes(new, self.s.cr3, self.s.cr4)?;
+        }
         self.s.cr0 = new;
         self.s.efer = efer;
-        if changed.intersects(Cr0::PG | Cr0::PE | Cr0::WP) {
+        if changed.intersects(CR0_PDPTE | Cr0::PE | Cr0::WP) {
             self.flush_all();
         }
         self.control_changed();
         Ok(())
     }
 
-    /// Setting CR0.PG enters IA-32e mode (*SDM vol. 3A §9.8.5*). Paging without
-    /// EFER.LME (32-bit and PAE paging) is not implemented: refused.
-    fn check_paging_entry(&mut self) -> Result<(), Exception> {
-        let entry = self.s.efer.contains(Efer::LME)
-            && self.s.cr4.contains(Cr4::PAE)
+    /// Setting CR0.PG with EFER.LME enters IA-32e mode (*SDM vol. 3A §9.8.5*).
+    fn check_long_mode_entry(&self) -> Result<(), Exception> {
+        let entry = self.s.cr4.contains(Cr4::PAE)
             && !self.s.seg[1].attr.long()
             && !matches!(self.s.tr.attr.kind(), system_type::TSS16 | system_type::TSS16_BUSY);
         if entry { Ok(()) } else { Err(Exception::GP0) }
+    }
+
+    /// Loads the page-directory-pointer registers if the control registers to
+    /// be mean PAE paging; `#GP(0)`, and they stay, if reserved bits are set
+    /// (*SDM vol. 3A §4.4.1*).
+    fn load_pdptes(&mut self, cr0: Cr0, cr3: u64, cr4: Cr4) -> Result<(), Exception> {
+        if PagingMode::of(cr0, cr4, self.s.efer) == PagingMode::Pae {
+            let paging = Paging { cr0, cr3, cr4, ..self.paging() };
+            self.s.pdpte = paging.read_pdptes(&self.ram).ok_or(Exception::GP0)?;
+        }
+        Ok(())
     }
 
     /// MOV to CR3: bit 63 keeps the address space's translations if PCIDs are in use.
@@ -112,6 +130,7 @@ impl Cpu {
         if value >> self.model.phys_bits != 0 {
             return Err(Exception::GP0);
         }
+        self.load_pdptes(self.s.cr0, value, self.s.cr4)?;
         self.s.cr3 = value;
         self.select_address_space(!keep);
         Ok(())
@@ -131,6 +150,9 @@ impl Cpu {
             && (!self.ia32e() || self.s.cr3 & 0xfff != 0)
         {
             return Err(Exception::GP0);
+        }
+        if changed.intersects(CR4_PDPTE) {
+            self.load_pdptes(self.s.cr0, self.s.cr3, new)?;
         }
         self.s.cr4 = new;
         if changed.intersects(CR4_PAGING) {
