@@ -23,7 +23,7 @@ pub enum Exit {
     Idle,
     /// A triple fault: the processor has shut down.
     Shutdown,
-    /// Somebody asked for the processor ([`request::EXIT`]).
+    /// Somebody asked for the processor ([`request::EXIT`], [`request::HOLD`]).
     Requested,
 }
 
@@ -43,6 +43,7 @@ const UNMASKED: u32 = request::INIT
     | request::SIPI
     | request::CODE
     | request::EXIT
+    | request::HOLD
     | request::BUS
     | request::EPC
     | request::MACHINE_CHECK;
@@ -63,11 +64,12 @@ impl Cpu {
 
     /// Requests that end a wait, for [`crate::Shared::wait`].
     pub fn wake_mask(&self) -> u32 {
+        let owner = request::EXIT | request::HOLD;
         match self.activity {
-            Activity::WaitForSipi => request::INIT | request::SIPI | request::EXIT,
-            Activity::Shutdown => request::INIT | request::NMI | request::EXIT,
+            Activity::WaitForSipi => request::INIT | request::SIPI | owner,
+            Activity::Shutdown => request::INIT | request::NMI | owner,
             _ => {
-                let mut mask = request::INIT | request::EXIT | request::MACHINE_CHECK;
+                let mut mask = request::INIT | request::MACHINE_CHECK | owner;
                 if self.s.rflags & rflags::IF != 0 {
                     mask |= request::INTERRUPT | request::EXT_INT;
                 }
@@ -182,7 +184,7 @@ impl Engine {
         if take(request::EPC) {
             cpu.attend_epc();
         }
-        if take(request::EXIT) {
+        if take(request::EXIT | request::HOLD) {
             return Some(Exit::Requested);
         }
         if take(request::MACHINE_CHECK) && cpu.machine_check() {

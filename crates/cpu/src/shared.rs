@@ -21,7 +21,7 @@ pub mod request {
     pub const SIPI: u32 = 1 << 3;
     /// Code was written or appeared: see to the inbox.
     pub const CODE: u32 = 1 << 4;
-    /// The machine wants the processor back (pause, stop).
+    /// The machine stops, and wants the processor back.
     pub const EXIT: u32 = 1 << 5;
     /// An interrupt from the external controller (ExtINT).
     pub const EXT_INT: u32 = 1 << 6;
@@ -31,6 +31,8 @@ pub mod request {
     pub const EPC: u32 = 1 << 8;
     /// The memory of the EPC did not verify: a machine check.
     pub const MACHINE_CHECK: u32 = 1 << 9;
+    /// The machine wants the processor back for a while, at this boundary.
+    pub const HOLD: u32 = 1 << 10;
 }
 
 /// The shared part of one processor.

@@ -5,7 +5,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use mem::DmaBus;
 
 use crate::clock::GuestClock;
 use crate::config::{Disk, MachineError};
+use crate::gate::Gate;
 use crate::interrupts::{ExtInt, ToApics};
 use crate::timers::Alarm;
 
@@ -130,6 +131,11 @@ pub(crate) struct Board {
     pci_window: Range<u64>,
     ecam_base: u64,
     pm_base: u16,
+    gate: Arc<Gate>,
+    /// A port of the console, if there is one.
+    console: Option<HostPort>,
+    /// The power button was pressed while the machine was paused.
+    button: AtomicBool,
 }
 
 /// What a board is made from.
@@ -139,6 +145,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) cpus: Arc<[Arc<Shared>]>,
     pub(crate) clock: Arc<GuestClock>,
     pub(crate) alarm: Arc<Alarm>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) power: Arc<PowerSwitch>,
     pub(crate) serial: Box<dyn Write + Send>,
     pub(crate) disks: &'a [Disk],
@@ -179,7 +186,10 @@ impl Board {
             // Linux before 2025 reads the rows first (fixed by 5326ab737a47).
             let (device, ports) = Console::new(parts.ports, PORT_CAPACITY, ResizeOrder::RowsFirst);
             let plugged: VirtioConsole = slots.plug(device)?;
-            console::connect(&plugged, &ports);
+            let gate = parts.gate.clone();
+            console::connect(&plugged, &ports, move |kick| {
+                let _ = gate.work_now(kick);
+            });
             host_ports = ports;
         }
         for (i, disk) in parts.disks.iter().enumerate() {
@@ -205,8 +215,34 @@ impl Board {
             pic: Mutex::new(pic),
             clock: parts.clock,
             alarm: parts.alarm,
+            gate: parts.gate,
+            console: host_ports.first().cloned(),
+            button: AtomicBool::new(false),
         };
-        Ok((Arc::new(board), host_ports))
+        let board = Arc::new(board);
+        let weak = Arc::downgrade(&board);
+        board.gate.on_open(move || {
+            if let Some(board) = weak.upgrade() {
+                board.goes_on();
+            }
+        });
+        Ok((board, host_ports))
+    }
+
+    /// After a pause: what was not done meanwhile.
+    fn goes_on(&self) {
+        let catch_up = || {
+            // true time has gone on
+            lock(&self.rtc).resync();
+            self.alarm.ring();
+            if self.button.swap(false, Ordering::SeqCst) {
+                lock(&self.pm).press_power_button();
+            }
+        };
+        self.gate.work_now(catch_up);
+        if let Some(port) = &self.console {
+            port.kick();
+        }
     }
 
     /// When the next device timer is due, in guest nanoseconds.
@@ -222,14 +258,16 @@ impl Board {
         lock(&self.pm).tick();
     }
 
-    /// Puts input on COM1's wire; how many bytes fit.
+    /// Puts input on COM1's wire; how many bytes fit: none while paused.
     pub(crate) fn serial_input(&self, data: &[u8]) -> usize {
-        lock(&self.serial).push(data)
+        self.gate.work_now(|| lock(&self.serial).push(data)).unwrap_or(0)
     }
 
-    /// The power button is pressed.
+    /// The power button is pressed; a paused machine sees it when it goes on.
     pub(crate) fn power_button(&self) {
-        lock(&self.pm).press_power_button();
+        if self.gate.work_now(|| lock(&self.pm).press_power_button()).is_none() {
+            self.button.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Calls `f` with the device at an I/O port and the port's offset there.

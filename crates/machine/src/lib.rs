@@ -7,7 +7,7 @@
 //! * `board`: devices at their ports and addresses
 //! * `interrupts`: wires and messages to the local APICs
 //! * `clock`: guest time; `timers`: the thread that ticks device timers
-//! * `vcpu`: the thread of a processor
+//! * `vcpu`: the thread of a processor; `gate`: what holds it while the machine is paused
 //! * `running`: a machine that runs, as its owner sees it
 //! * `report`: a processor's state in words
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ mod clock;
 pub mod config;
 mod drill;
 mod epc;
+mod gate;
 mod interrupts;
 mod report;
 mod running;
@@ -25,4 +26,5 @@ mod vcpu;
 
 pub use config::{Config, Disk, Epc, MachineError};
 pub use drill::{DrillError, MAX_BUS_BYTES};
-pub use running::{Outcome, Running, start};
+pub use gate::{PauseError, Paused};
+pub use running::{Outcome, Running, start, start_paused};

@@ -20,6 +20,7 @@ use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock
 use crate::clock::GuestClock;
 use crate::config::{Config, MAX_CPUS, MIN_MEMORY, MachineError};
 use crate::epc;
+use crate::gate::{Gate, PauseError, Paused};
 use crate::timers::{self, Alarm};
 use crate::vcpu;
 
@@ -67,6 +68,7 @@ impl Shared {
 /// A machine that runs. Dropping it stops it.
 pub struct Running {
     shared: Arc<Shared>,
+    gate: Arc<Gate>,
     board: Arc<Board>,
     cpus: Arc<[Arc<cpu::Shared>]>,
     package: Arc<Package>,
@@ -80,6 +82,16 @@ pub struct Running {
 /// # Errors
 /// [`MachineError`], of one line with cause and remedy; nothing is left behind.
 pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
+    let (running, ports, _) = start_paused(config)?;
+    Ok((running, ports))
+}
+
+/// The same, with processors that stand before their first instruction until
+/// the pause is dropped.
+///
+/// # Errors
+/// As of [`start`].
+pub fn start_paused(config: Config) -> Result<(Running, Vec<HostPort>, Paused), MachineError> {
     check(&config)?;
     let spans = spans(config.memory);
     let epc_range = epc::place(&spans, config.epc.bytes);
@@ -101,6 +113,7 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
     let power = Arc::new(PowerSwitch::default());
     let cpus = cpu::shared::processors(config.cpus);
     ram.code().set_listeners(cpus.iter().map(|c| c.clone() as Arc<dyn mem::CodeListener>).collect());
+    let (gate, paused) = Gate::new(clock.clone(), cpus.clone());
     let memory = Arc::new(DmaBus::new(ram.guest().clone(), epc_range.clone())?);
     let (board, ports) = Board::new(Parts {
         description: &about,
@@ -108,6 +121,7 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
         cpus: cpus.clone(),
         clock: clock.clone(),
         alarm: alarm.clone(),
+        gate: gate.clone(),
         power: power.clone(),
         serial: config.serial,
         disks: &config.disks,
@@ -122,6 +136,7 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
     });
     let running = Running {
         shared: shared.clone(),
+        gate: gate.clone(),
         board: board.clone(),
         cpus: cpus.clone(),
         package: package.clone(),
@@ -131,11 +146,11 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
     };
     let mut threads = Vec::new();
     let weak = Arc::downgrade(&board);
-    let timer_clock = clock.clone();
+    let (timer_clock, timer_gate) = (clock.clone(), gate.clone());
     // Not joined: it ends when the board is gone.
     std::thread::Builder::new()
         .name("timers".into())
-        .spawn(move || timers::run(weak, alarm, timer_clock))
+        .spawn(move || timers::run(weak, timer_gate, alarm, timer_clock))
         .map_err(MachineError::Thread)?;
     for id in 0..config.cpus {
         let mut cpu = Cpu::new(id, config.model.clone(), ram.clone(), board.clone(), cpus[id].clone());
@@ -145,21 +160,23 @@ pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
             cpu.activity = Activity::WaitForSipi;
         }
         cpu.set_sgx(package.clone(), epc_range.start);
-        let (shared, clock, stop) = (shared.clone(), clock.clone(), running.stop.clone());
+        let (shared, gate, clock) = (shared.clone(), gate.clone(), clock.clone());
+        let stop = running.stop.clone();
         // enclaves run on its registers
         let secret = |e: SecretError| MachineError::Epc(e.to_string());
         let mut engine = SecretBox::new(Engine::new(cpu)).map_err(secret)?;
         let work = move || {
-            let work = || vcpu::run(&mut engine, &shared, &clock, &stop);
+            let work = || vcpu::run(&mut engine, &shared, &gate, &clock, &stop);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
                 shared.end(End::Panicked(id));
             }
+            gate.gone(id);
         };
         let thread = spawn_on_secret_stack(&format!("vcpu{id}"), epc::STACK, work).map_err(secret)?;
         threads.push(thread);
     }
     *lock(&running.threads) = threads;
-    Ok((running, ports))
+    Ok((running, ports, paused))
 }
 
 /// Where `memory` bytes of RAM lie, in whole pages.
@@ -258,10 +275,20 @@ impl Running {
 
     fn halt(&self) {
         self.stop.store(true, Ordering::SeqCst);
+        self.gate.end();
         self.request_all(request::EXIT);
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             let _ = thread.join();
         }
+    }
+
+    /// Pauses the machine: returns once all processors stand at instruction
+    /// boundaries and nothing but the owner changes its state. See [`Paused`].
+    ///
+    /// # Errors
+    /// [`PauseError`]; the machine is as before then.
+    pub fn pause(&self) -> Result<Paused, PauseError> {
+        self.gate.close()
     }
 
     /// Instructions each processor has retired.

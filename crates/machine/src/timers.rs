@@ -7,6 +7,7 @@ use devices::Clock;
 
 use crate::board::Board;
 use crate::clock::GuestClock;
+use crate::gate::Gate;
 
 /// Wakes the thread when a deadline may have come closer.
 #[derive(Debug, Default)]
@@ -29,14 +30,15 @@ impl Alarm {
     }
 }
 
-/// Ticks the board's timers until the board is gone.
-pub(crate) fn run(board: Weak<Board>, alarm: Arc<Alarm>, clock: Arc<GuestClock>) {
-    loop {
-        let deadline = {
-            let Some(board) = board.upgrade() else { return };
-            board.tick();
-            board.deadline()
-        };
+/// Ticks the board's timers until the machine has ended or the board is gone;
+/// not while the machine is paused.
+pub(crate) fn run(board: Weak<Board>, gate: Arc<Gate>, alarm: Arc<Alarm>, clock: Arc<GuestClock>) {
+    let tick = || {
+        let board = board.upgrade()?;
+        board.tick();
+        Some(board.deadline())
+    };
+    while let Some(Some(deadline)) = gate.work(tick) {
         let left = deadline.map_or(u64::MAX, |at| at.saturating_sub(clock.now_ns()));
         // Come back now and then to see whether the board still exists.
         alarm.wait(Duration::from_nanos(left).min(Duration::from_millis(200)));

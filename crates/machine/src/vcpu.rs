@@ -7,14 +7,26 @@ use std::time::Duration;
 use cpu::{Engine, Exit};
 
 use crate::clock::GuestClock;
+use crate::gate::Gate;
 use crate::running::{End, Shared};
 
 /// Instructions between looks at the timer.
 const SLICE: u64 = 20_000;
 
 /// Runs a processor until the machine stops.
-pub(crate) fn run(engine: &mut Engine, machine: &Shared, clock: &Arc<GuestClock>, stop: &AtomicBool) {
-    while !stop.load(Ordering::SeqCst) {
+pub(crate) fn run(
+    engine: &mut Engine,
+    machine: &Shared,
+    gate: &Gate,
+    clock: &Arc<GuestClock>,
+    stop: &AtomicBool,
+) {
+    let id = engine.cpu.id;
+    loop {
+        gate.pass(id, engine);
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
         let exit = engine.run(SLICE);
         if machine.strict && !engine.cpu.unimplemented.is_empty() {
             machine.end(End::Unimplemented(crate::report::unimplemented(&engine.cpu)));

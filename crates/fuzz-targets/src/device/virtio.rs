@@ -201,7 +201,7 @@ fn run_console(data: &[u8]) -> u16 {
         .collect();
     let (device, host): (Console, Vec<HostPort>) = Console::new(ports, 256, ResizeOrder::RowsFirst);
     let mut guest = Guest::new(device);
-    console::connect(&guest.function.clone(), &host);
+    console::connect(&guest.function.clone(), &host, |kick| kick());
     guest.run(&mut input, |input| {
         let port = &host[usize::from(input.u8()) % host.len()];
         match input.u8() % 6 {

@@ -192,15 +192,20 @@ impl HostPort {
 }
 
 /// Lets `ports` wake their `device`. The ports do not keep the device alive.
-pub fn connect<M>(device: &Arc<Mutex<VirtioPci<Console, M>>>, ports: &[HostPort])
-where
+/// `act` does what it is given, unless the machine is paused: then a
+/// [`HostPort::kick`] is due when it goes on.
+pub fn connect<M>(
+    device: &Arc<Mutex<VirtioPci<Console, M>>>,
+    ports: &[HostPort],
+    act: impl Fn(&dyn Fn()) + Clone + Send + Sync + 'static,
+) where
     M: GuestMemory + Send + Sync + 'static,
 {
     for port in ports {
-        let device = Arc::downgrade(device);
+        let (device, act) = (Arc::downgrade(device), act.clone());
         let kick = move || {
             if let Some(device) = device.upgrade() {
-                device.lock().unwrap_or_else(PoisonError::into_inner).kick();
+                act(&|| device.lock().unwrap_or_else(PoisonError::into_inner).kick());
             }
         };
         set(&port.shared.kick, Arc::new(kick));

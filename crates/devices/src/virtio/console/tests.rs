@@ -53,7 +53,7 @@ virtio_device_tests!(every_device, || rig(4096).g);
 impl Rig {
     fn started(capacity: usize) -> Self {
         let mut r = rig(capacity);
-        connect(&r.g.f, &r.hosts);
+        connect(&r.g.f, &r.hosts, |kick| kick());
         r.g.start(F_SIZE | F_MULTIPORT);
         r
     }
@@ -216,7 +216,7 @@ fn a_reset_closes_and_keeps_input() {
 #[test]
 fn without_multiport_port_0_is_a_plain_console() {
     let mut r = rig(64);
-    connect(&r.g.f, &r.hosts);
+    connect(&r.g.f, &r.hosts, |kick| kick());
     r.g.start(F_SIZE);
     r.hosts[0].write(b"in");
     let a = r.g.alloc(16);
