@@ -90,26 +90,40 @@ fn own_folder() -> io::Result<PathBuf> {
 /// The socket of this process's machine; gone when dropped.
 pub(crate) struct Control {
     path: PathBuf,
+    listener: UnixListener,
 }
 
 impl Control {
-    /// Answers for a machine from now on.
+    /// Makes the socket.
     ///
     /// # Errors
-    /// The socket or its thread cannot be made.
-    pub(crate) fn start(running: Arc<Running>) -> io::Result<Control> {
+    /// The host refuses.
+    pub(crate) fn bind() -> io::Result<Control> {
         let path = own_folder()?.join(format!("{}.sock", std::process::id()));
         // of a process that had this number and crashed
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
-        let control = Control { path };
+        Ok(Control { path, listener })
+    }
+
+    /// The socket's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// Answers for a machine from now on.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub(crate) fn serve(&self, running: Arc<Running>) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
         thread::Builder::new().name("control".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 // who asks and does not wait for the answer gets none
                 let _ = serve(&stream, &running);
             }
         })?;
-        Ok(control)
+        Ok(())
     }
 }
 

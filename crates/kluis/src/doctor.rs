@@ -2,6 +2,7 @@
 
 use crate::exit::{self, Error};
 use crate::{host, image, sizes, units};
+use jail::files::Strength;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use std::fs;
@@ -113,6 +114,7 @@ fn checks() -> Vec<Check> {
     checks.push(secret_memory());
     checks.push(locked_memory());
     checks.push(kvm());
+    checks.extend(confinement());
     checks
 }
 
@@ -226,9 +228,26 @@ fn secret_memory() -> Check {
         (true, true) => "switched off (secretmem.enable=0 on the kernel's command line)",
         (false, _) => "the kernel has none (Linux 5.14 or later, CONFIG_SECRETMEM)",
     };
-    // for SGX, which comes with a later version
     let status = if there && !off { Status::Ok } else { Status::Note };
-    Check::new("memfd_secret", status, format!("{found} (SGX, a later version)"))
+    Check::new("memfd_secret", status, found)
+}
+
+/// What confines a machine's process.
+fn confinement() -> [Check; 2] {
+    // Landlock is for a thread: this one is tried on
+    let tried = std::thread::spawn(|| jail::files::Files::none().confine()).join();
+    let (status, found) = match tried {
+        Ok(Ok(Strength::Full)) => (Status::Ok, "the kernel keeps a machine's process from all other files"),
+        Ok(Ok(Strength::Partial)) => (Status::Note, "an older one: not all that it should refuse is refused"),
+        _ => (Status::Note, "none: `kluis run` says so (Linux 5.13, CONFIG_SECURITY_LANDLOCK, lsm=landlock)"),
+    };
+    let there = fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nSeccomp:"));
+    let filters = if there {
+        Check::new("seccomp", Status::Ok, "a machine's process has the system calls it needs and no others")
+    } else {
+        Check::new("seccomp", Status::Note, "none: `kluis run` says so (CONFIG_SECCOMP_FILTER)")
+    };
+    [Check::new("Landlock", status, found), filters]
 }
 
 fn locked_memory() -> Check {
@@ -239,7 +258,7 @@ fn locked_memory() -> Check {
     Check::new(
         "locked memory",
         Status::Note,
-        format!("limit {limit}; secret memory counts (SGX, a later version)"),
+        format!("limit {limit}; what enclaves have on the processor counts"),
     )
 }
 

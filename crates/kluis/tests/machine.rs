@@ -106,6 +106,32 @@ fn signal_stops_a_machine_without_a_command() {
     }
 }
 
+/// Before the guest's first instruction, all threads are confined.
+#[test]
+fn machines_process_is_confined() {
+    let s = Scratch::new();
+    let mut child = run(&s, &[&say("up"), HANG]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut up = [0; 2];
+    child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let mut threads = 0;
+    for task in tasks.flatten() {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()), "{status}");
+        threads += 1;
+    }
+    assert!(threads > 2, "processor, timers, signals: {threads}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn machine_starts_again_when_asked_to() {
     let s = Scratch::new();

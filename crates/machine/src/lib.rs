@@ -27,4 +27,4 @@ mod vcpu;
 pub use config::{Config, Disk, Epc, MachineError};
 pub use drill::{DrillError, MAX_BUS_BYTES};
 pub use gate::{PauseError, Paused};
-pub use running::{Outcome, Running, start, start_paused};
+pub use running::{Outcome, Prepared, Running, prepare};

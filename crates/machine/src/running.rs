@@ -77,21 +77,21 @@ pub struct Running {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Starts a machine; gives the host's ends of the console ports, in order.
+/// A machine that is made and does not run yet: it has all its memory and files.
+/// Dropped, nothing is left of it.
+pub struct Prepared {
+    running: Arc<Running>,
+    engines: Vec<SecretBox<Engine>>,
+    clock: Arc<GuestClock>,
+    alarm: Arc<Alarm>,
+    paused: Paused,
+}
+
+/// Makes a machine; gives the host's ends of the console ports, in order.
 ///
 /// # Errors
 /// [`MachineError`], of one line with cause and remedy; nothing is left behind.
-pub fn start(config: Config) -> Result<(Running, Vec<HostPort>), MachineError> {
-    let (running, ports, _) = start_paused(config)?;
-    Ok((running, ports))
-}
-
-/// The same, with processors that stand before their first instruction until
-/// the pause is dropped.
-///
-/// # Errors
-/// As of [`start`].
-pub fn start_paused(config: Config) -> Result<(Running, Vec<HostPort>, Paused), MachineError> {
+pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError> {
     check(&config)?;
     let spans = spans(config.memory);
     let epc_range = epc::place(&spans, config.epc.bytes);
@@ -127,31 +127,7 @@ pub fn start_paused(config: Config) -> Result<(Running, Vec<HostPort>, Paused), 
         disks: &config.disks,
         ports: config.ports,
     })?;
-
-    let shared = Arc::new(Shared {
-        power,
-        end: Mutex::default(),
-        unimplemented: Mutex::default(),
-        strict: config.strict,
-    });
-    let running = Running {
-        shared: shared.clone(),
-        gate: gate.clone(),
-        board: board.clone(),
-        cpus: cpus.clone(),
-        package: package.clone(),
-        memory,
-        stop: Arc::default(),
-        threads: Mutex::default(),
-    };
-    let mut threads = Vec::new();
-    let weak = Arc::downgrade(&board);
-    let (timer_clock, timer_gate) = (clock.clone(), gate.clone());
-    // Not joined: it ends when the board is gone.
-    std::thread::Builder::new()
-        .name("timers".into())
-        .spawn(move || timers::run(weak, timer_gate, alarm, timer_clock))
-        .map_err(MachineError::Thread)?;
+    let mut engines = Vec::new();
     for id in 0..config.cpus {
         let mut cpu = Cpu::new(id, config.model.clone(), ram.clone(), board.clone(), cpus[id].clone());
         if id == 0 {
@@ -160,23 +136,70 @@ pub fn start_paused(config: Config) -> Result<(Running, Vec<HostPort>, Paused), 
             cpu.activity = Activity::WaitForSipi;
         }
         cpu.set_sgx(package.clone(), epc_range.start);
-        let (shared, gate, clock) = (shared.clone(), gate.clone(), clock.clone());
-        let stop = running.stop.clone();
         // enclaves run on its registers
-        let secret = |e: SecretError| MachineError::Epc(e.to_string());
-        let mut engine = SecretBox::new(Engine::new(cpu)).map_err(secret)?;
-        let work = move || {
-            let work = || vcpu::run(&mut engine, &shared, &gate, &clock, &stop);
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-                shared.end(End::Panicked(id));
-            }
-            gate.gone(id);
-        };
-        let thread = spawn_on_secret_stack(&format!("vcpu{id}"), epc::STACK, work).map_err(secret)?;
-        threads.push(thread);
+        engines.push(SecretBox::new(Engine::new(cpu)).map_err(no_secret_memory)?);
     }
-    *lock(&running.threads) = threads;
-    Ok((running, ports, paused))
+    let shared = Arc::new(Shared {
+        power,
+        end: Mutex::default(),
+        unimplemented: Mutex::default(),
+        strict: config.strict,
+    });
+    let running = Arc::new(Running {
+        shared,
+        gate,
+        board,
+        cpus,
+        package,
+        memory,
+        stop: Arc::default(),
+        threads: Mutex::default(),
+    });
+    Ok((Prepared { running, engines, clock, alarm, paused }, ports))
+}
+
+impl Prepared {
+    /// The machine as its owner will see it; it does not run yet.
+    pub fn machine(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Starts the processors, which stand before their first instruction until the
+    /// pause is dropped. Their threads inherit what confines the calling one.
+    ///
+    /// # Errors
+    /// The host has no threads or stacks for them; nothing runs then.
+    pub fn start(self) -> Result<Paused, MachineError> {
+        let Self { running, engines, clock, alarm, paused } = self;
+        let (board, gate) = (Arc::downgrade(&running.board), running.gate.clone());
+        let timer_clock = clock.clone();
+        // Not joined: it ends when the board is gone.
+        std::thread::Builder::new()
+            .name("timers".into())
+            .spawn(move || timers::run(board, gate, alarm, timer_clock))
+            .map_err(MachineError::Thread)?;
+        for (id, mut engine) in engines.into_iter().enumerate() {
+            let (shared, gate) = (running.shared.clone(), running.gate.clone());
+            let (clock, stop) = (clock.clone(), running.stop.clone());
+            let work = move || {
+                let work = || vcpu::run(&mut engine, &shared, &gate, &clock, &stop);
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                    shared.end(End::Panicked(id));
+                }
+                gate.gone(id);
+            };
+            // they still stand, and end there
+            let thread = spawn_on_secret_stack(&format!("vcpu{id}"), epc::STACK, work)
+                .inspect_err(|_| running.stop())
+                .map_err(no_secret_memory)?;
+            lock(&running.threads).push(thread);
+        }
+        Ok(paused)
+    }
+}
+
+fn no_secret_memory(e: SecretError) -> MachineError {
+    MachineError::Epc(e.to_string())
 }
 
 /// Where `memory` bytes of RAM lie, in whole pages.

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{CODE, Kernel};
+use common::{CODE, Kernel, start};
 use machine::{PauseError, Running};
 
 const NAP: Duration = Duration::from_millis(60);
@@ -37,7 +37,7 @@ fn wait_for_more(running: &Running, than: u64) {
 #[test]
 fn processors_and_time_stand_still_and_go_on() {
     let kernel = Kernel::new("pause", COUNTER);
-    let (running, _, paused) = machine::start_paused(kernel.config(1)).unwrap();
+    let (running, paused) = start(kernel.config(1));
     let hz = cpu::Model::xeon_e_2288g().tsc_hz;
     std::thread::sleep(NAP);
     assert_eq!((word(&running, COUNT), paused.guest_ns()), (0, 0));
@@ -71,7 +71,8 @@ fn processors_and_time_stand_still_and_go_on() {
 #[test]
 fn a_machine_can_be_stopped_while_it_is_paused() {
     let kernel = Kernel::new("pause-stop", COUNTER);
-    let (running, _) = machine::start(kernel.config(2)).unwrap();
+    let (running, paused) = start(kernel.config(2));
+    drop(paused);
     wait_for_more(&running, 0);
     let paused = running.pause().unwrap();
     running.stop();
@@ -83,7 +84,7 @@ fn a_machine_can_be_stopped_while_it_is_paused() {
 #[test]
 fn registers_given_in_a_pause_are_those_it_goes_on_with() {
     let kernel = Kernel::new("pause-set", COUNTER);
-    let (running, _, paused) = machine::start_paused(kernel.config(1)).unwrap();
+    let (running, paused) = start(kernel.config(1));
     paused.with_cpu(0, |engine| engine.cpu.s.regs.set(3, 42)).unwrap();
     paused.set_guest_ns(5_000_000_000);
     drop(paused);

@@ -5,8 +5,11 @@
 //! * [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
 //! * [`console`]: the guest's serial port
 //! * [`terminal`], [`signals`], [`progress`]: the host's side
+//! * [`confine`]: the walls around the process; [`again`]: `--reboot`
 //! * [`verdict`]: what the end means; [`stats`]: what it cost; [`trace`]: `--trace`
 
+mod again;
+mod confine;
 mod console;
 mod escape;
 mod plan;
@@ -28,7 +31,7 @@ use agent_proto::{PORT_CONTROL, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Stream};
 use console::{Console, Tee};
 use devices::virtio::console::{HostPort, PortConfig};
 use escape::{Action, Escape};
-use machine::{Config, MachineError, Running};
+use machine::{Config, Running};
 use plan::{Access, HostTerminal, Plan};
 use progress::Progress;
 use session::{Channels, End, Event, Front, Session};
@@ -37,7 +40,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -65,6 +67,10 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         term: std::env::var_os("TERM").unwrap_or_default().into_vec(),
     };
     let plan = Plan::new(args, &host_terminal)?;
+    let again = again::Again::inherited()?;
+    if args.reboot && again.is_none() {
+        return again::supervise();
+    }
     let (kernel, initrd) = files(&plan, args.quiet)?;
     if !args.quiet
         && let Some((total, _)) = host::memory()
@@ -83,10 +89,9 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         Access::Agent { tty, .. } => *tty,
         Access::Serial => host_terminal.interactive,
     };
-    signals::watch(raw, events_in.clone())?;
     let serial = matches!(plan.access, Access::Serial);
     let (tee, new_file) = tee(args, serial)?;
-    let console = Console::new(Tee { outlet: tee.outlet.clone(), ..tee });
+    let console = Console::new(tee);
     let channels = Incoming::new(&events_in);
     let config = Config {
         model: plan.model.clone(),
@@ -102,17 +107,16 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         strict: args.strict,
     };
     let start = Instant::now();
-    let (running, ports) = machine::start(config).map_err(|e| {
+    let (prepared, ports) = machine::prepare(config).map_err(|e| {
         if let Some(file) = new_file {
             // it was made for this run, which does not take place
             let _ = std::fs::remove_file(file);
         }
-        match e {
-            MachineError::Thread(_) => Error::failed(e),
-            e => Error::bad(e),
-        }
+        Error::bad(e)
     })?;
-    let running = Arc::new(running);
+    // only now: a machine that is refused leaves nothing
+    crate::platform::keep(&mut platform, args.quiet)?;
+    let running = prepared.machine().clone();
     let events_of_epc = events_in.clone();
     // nobody listens any more at the end of the session
     running.sgx().dram.on_loss(move |loss| drop(events_of_epc.send(Event::EpcLost(loss))));
@@ -122,21 +126,26 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
              may reach swap, and debuggers of yours can read it; see `kluis sgx inspect`"
         );
     }
-    let control = match Control::start(running.clone()) {
-        Ok(control) => Some(control),
-        Err(e) => {
-            if !args.quiet {
-                eprintln!("kluis: no other command will find this machine: {e}");
-            }
-            None
+    if let Some(units::Trace(file)) = &args.trace {
+        trace::start(running.sgx(), trace::output(file.as_deref())?);
+    }
+    let unseen = |e: io::Error| {
+        if !args.quiet {
+            eprintln!("kluis: no other command will find this machine: {e}");
         }
     };
-    // only now: a machine that is refused leaves nothing
-    crate::platform::keep(&mut platform, args.quiet).inspect_err(|_| running.stop())?;
-    if let Some(units::Trace(file)) = &args.trace {
-        let out = trace::output(file.as_deref()).inspect_err(|_| running.stop())?;
-        trace::start(running.sgx(), out);
+    let control = Control::bind().map_err(unseen).ok();
+
+    // Everything is open: the walls go up, which threads inherit.
+    confine::files(control.as_ref(), args.quiet)?;
+    confine::calls(args.quiet)?;
+    signals::watch(raw, events_in.clone())?;
+    write_console(&console, serial)?;
+    let standing = prepared.start().map_err(Error::failed)?;
+    if let Some(control) = &control {
+        control.serve(running.clone()).unwrap_or_else(unseen);
     }
+    drop(standing);
     let mut run = Run {
         args,
         plan: &plan,
@@ -159,18 +168,12 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     });
     // without threads there is no session, but there is a machine to stop
     let end = ended.unwrap_or_else(|e| End::Broken(e.to_string()));
-    let again = args.reboot && matches!(end, End::Machine(machine::Outcome::Reset)) && !console.panicked();
+    let reset = matches!(end, End::Machine(machine::Outcome::Reset)) && !console.panicked();
     let code = run.finish(end, json)?;
-    if again { Err(start_again()) } else { Ok(code) }
-}
-
-/// After a reset everything is new but the platform, the disks and this
-/// process's number: the command starts once more in its own place. Returns
-/// only if it cannot.
-fn start_again() -> Error {
-    let args = std::env::args_os().skip(1);
-    let e = std::process::Command::new("/proc/self/exe").args(args).exec();
-    Error::failed(format!("cannot start the machine again: {e}"))
+    if let Some(again) = again.filter(|_| reset) {
+        again.tell();
+    }
+    Ok(code)
 }
 
 /// The kernel and initial RAM disk to boot; makes the default image if they
@@ -191,9 +194,7 @@ fn tee(args: &RunArgs, serial: bool) -> Result<(Tee, Option<PathBuf>), Error> {
         // it is on standard output already
         Some(path) if path.as_os_str() == "-" && serial => {}
         Some(path) if path.as_os_str() == "-" => {
-            let outlet = Outlet::new();
-            write_console(&outlet, rustix::stdio::stderr())?;
-            tee.outlet = Some(outlet);
+            tee.outlet = Some(Outlet::new());
         }
         Some(path) => {
             let is_new = !path.exists();
@@ -205,16 +206,15 @@ fn tee(args: &RunArgs, serial: bool) -> Result<(Tee, Option<PathBuf>), Error> {
         None => {}
     }
     if serial {
-        let outlet = Outlet::new();
-        write_console(&outlet, rustix::stdio::stdout())?;
-        tee.outlet = Some(outlet);
+        tee.outlet = Some(Outlet::new());
     }
     Ok((tee, new_file))
 }
 
-fn write_console(outlet: &Outlet, to: BorrowedFd<'_>) -> Result<(), Error> {
-    let mut to = own(to)?;
-    let outlet = outlet.clone();
+/// Writes the console's queue, if it has one, to a standard stream.
+fn write_console(console: &Console, serial: bool) -> Result<(), Error> {
+    let Some(outlet) = console.outlet() else { return Ok(()) };
+    let mut to = own(if serial { rustix::stdio::stdout() } else { rustix::stdio::stderr() })?;
     thread::Builder::new()
         .name("console".into())
         .spawn(move || {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use machine::{Config, Epc};
+use machine::{Config, Epc, Paused, Running};
 
 /// Where the code lies, and starts.
 pub(crate) const CODE: u64 = 0x10_0000;
@@ -67,6 +67,12 @@ impl Kernel {
             strict: false,
         }
     }
+}
+
+/// Starts a machine; it stands until the pause is dropped.
+pub(crate) fn start(config: Config) -> (Arc<Running>, Paused) {
+    let (prepared, _) = machine::prepare(config).unwrap();
+    (prepared.machine().clone(), prepared.start().unwrap())
 }
 
 impl Drop for Kernel {
