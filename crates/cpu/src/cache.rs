@@ -11,8 +11,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use mem::CodeMap;
 
-use crate::decode::{self, Run};
-use crate::op::Op;
+use crate::chain::Sequence;
+use crate::decode::Run;
 
 /// Decoding mode: how CS makes the processor read instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,22 @@ pub enum Mode {
     Bits16 = 0,
     Bits32 = 1,
     Bits64 = 2,
+}
+
+/// What makes two blocks of the same bytes differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Decoding mode.
+    pub mode: Mode,
+    /// One instruction only, to be executed by itself.
+    pub single: bool,
+}
+
+impl Kind {
+    /// Key of the block at `gpa` in the index.
+    fn key(self, gpa: u64) -> u64 {
+        gpa << 3 | u64::from(self.single) << 2 | self.mode as u64
+    }
 }
 
 /// Number of a block in the cache.
@@ -46,13 +62,15 @@ pub struct Block {
     pub gpa: u64,
     /// Physical page of the second page, for an instruction that crosses.
     pub second: Option<u64>,
-    mode: Mode,
+    kind: Kind,
     /// Bytes it takes.
     pub len: usize,
     /// What it was decoded from.
     pub source: Source,
     /// The instructions.
-    pub ops: Box<[Op]>,
+    pub ops: Sequence,
+    /// How many they are.
+    pub count: u64,
     /// Execution leaves it without any change of translation or mode, so that
     /// what follows in the same page needs no look-up.
     pub linkable: bool,
@@ -62,15 +80,16 @@ pub struct Block {
 
 impl Block {
     /// A block that has not been entered anywhere.
-    pub fn new(gpa: u64, second: Option<u64>, mode: Mode, source: Source, run: Run) -> Self {
+    pub fn new(gpa: u64, second: Option<u64>, kind: Kind, source: Source, run: Run) -> Self {
         let none = || Cell::new((u32::MAX, NONE));
         let Run { ops, len, linkable } = run;
-        Block { gpa, second, mode, len, source, ops, linkable, links: [none(), none()] }
+        let count = ops.ops().len() as u64;
+        Block { gpa, second, kind, len, source, ops, count, linkable, links: [none(), none()] }
     }
 
     /// True if `other` was decoded in the same mode and stays in its page.
     pub fn same_kind(&self, other: &Block) -> bool {
-        self.linkable && self.mode == other.mode && self.second.is_none() && other.second.is_none()
+        self.linkable && self.kind == other.kind && self.second.is_none() && other.second.is_none()
     }
 
     /// Granules of `page` it was decoded from.
@@ -89,7 +108,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         if let Source::Digest(_) = self.source {
             // Enclave code in its decoded form.
-            decode::wipe(&mut self.ops);
+            self.ops.wipe();
         }
     }
 }
@@ -134,9 +153,9 @@ impl Cache {
         self.blocks.get(id as usize)?.as_deref()
     }
 
-    /// Index: the block decoded from physical address `gpa` in `mode`.
-    pub fn find(&self, gpa: u64, mode: Mode) -> Option<BlockId> {
-        self.index.get(&(gpa << 2 | mode as u64)).copied()
+    /// Index: the block of that kind decoded from physical address `gpa`.
+    pub fn find(&self, gpa: u64, kind: Kind) -> Option<BlockId> {
+        self.index.get(&kind.key(gpa)).copied()
     }
 
     /// Adds a block; when full, forgets all others first, and says so: the
@@ -146,7 +165,7 @@ impl Cache {
         if full {
             *self = Cache { unconfirmed: std::mem::take(&mut self.unconfirmed), ..Cache::default() };
         }
-        let key = block.gpa << 2 | block.mode as u64;
+        let key = block.kind.key(block.gpa);
         let pages = [Some(block.gpa >> 12), block.second.map(|p| p >> 12)];
         let id = match self.free.pop() {
             Some(id) => {
@@ -178,7 +197,7 @@ impl Cache {
 
     fn remove(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(id as usize).and_then(Option::take) else { return };
-        let key = block.gpa << 2 | block.mode as u64;
+        let key = block.kind.key(block.gpa);
         if self.index.get(&key) == Some(&id) {
             self.index.remove(&key);
         }

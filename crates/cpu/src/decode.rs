@@ -5,13 +5,14 @@ use arch::regs::Seg;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::cache::Mode;
+use crate::chain::{Sequence, any};
 use crate::op::{EA_16, EA_32, EA_LEGACY, EA_SEG, Handler, Op};
 use crate::ops;
 use crate::state::Regs;
 use crate::{Cpu, Model};
 
 /// Instructions in a block at most.
-const MAX_OPS: usize = 64;
+pub(crate) const MAX_OPS: usize = 64;
 /// Bytes of an instruction at most (*SDM vol. 2A §2.3.11*).
 pub const MAX_LEN: usize = 15;
 
@@ -28,35 +29,45 @@ pub enum Decoded {
 #[derive(Debug)]
 pub struct Run {
     /// The instructions.
-    pub ops: Box<[Op]>,
+    pub ops: Sequence,
     /// Bytes they take.
     pub len: usize,
     /// See [`crate::cache::Block::linkable`].
     pub linkable: bool,
 }
 
-/// Decodes a block from `bytes`, whose first byte lies at offset `off` of its
-/// page. With `single`, only one instruction, which may leave the page.
-pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, single: bool) -> Decoded {
-    decode_as(cpu, bytes, off, mode, single, false)
+/// How much is to be decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// One instruction only.
+    pub single: bool,
+    /// The bytes go beyond the page, so there are no more to ask for; then one
+    /// instruction only.
+    pub beyond: bool,
+    /// Enclave code, in which some instructions are undefined.
+    pub enclave: bool,
 }
 
-/// The same; `enclave` says that it is enclave code, in which some
-/// instructions are undefined.
-pub(crate) fn decode_as(
-    cpu: &mut Cpu,
-    bytes: &[u8],
-    off: u16,
-    mode: Mode,
-    single: bool,
-    enclave: bool,
-) -> Decoded {
+/// Decodes one instruction.
+#[cfg(test)]
+pub(crate) fn decode_one(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode) -> Op {
+    let extent = Extent { single: true, beyond: true, enclave: false };
+    match decode(cpu, bytes, off, mode, extent) {
+        Decoded::Run(run) => run.ops.ops()[0],
+        Decoded::Incomplete => panic!("incomplete: {bytes:x?}"),
+    }
+}
+
+/// Decodes a block from `bytes`, whose first byte lies at offset `off` of its
+/// page.
+pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, extent: Extent) -> Decoded {
+    let Extent { single, beyond, enclave } = extent;
     let bits = [16, 32, 64][mode as usize];
     // IP relative to the page: branch targets and RIP-relative addresses come
     // out relative to it too.
     let mut decoder = Decoder::with_ip(bits, bytes, u64::from(off), DecoderOptions::OLD_FPU);
-    // Full size at once: growing would leave copies behind.
-    let mut ops = Vec::with_capacity(if enclave { MAX_OPS } else { 0 });
+    // Full size at once: growing would leave copies of enclave code behind.
+    let mut ops = Vec::with_capacity(MAX_OPS);
     let mut insn = Instruction::default();
     let mut used = 0;
     let mut linkable = true;
@@ -69,15 +80,15 @@ pub(crate) fn decode_as(
             match decoder.last_error() {
                 // Fifteen bytes were there and still not enough: #GP (SDM vol. 2A §2.3.11).
                 DecoderError::NoMoreBytes if bytes.len() - used >= MAX_LEN => {
-                    ops.push(plain(ops::too_long, off as usize + used, 1));
+                    ops.push(plain(any(ops::too_long), off as usize + used, 1));
                     used += 1;
                 }
-                DecoderError::NoMoreBytes if ops.is_empty() && !single => return Decoded::Incomplete,
+                DecoderError::NoMoreBytes if ops.is_empty() && !beyond => return Decoded::Incomplete,
                 // The rest of the instruction is in the next page: a block of its own.
                 DecoderError::NoMoreBytes if !ops.is_empty() => break,
                 _ => {
                     let len = (decoder.position() - used).clamp(1, MAX_LEN);
-                    ops.push(plain(ops::undefined, off as usize + used, len));
+                    ops.push(plain(any(ops::undefined), off as usize + used, len));
                     used += len;
                 }
             }
@@ -91,21 +102,20 @@ pub(crate) fn decode_as(
         ops.push(op);
         used += insn.len();
         linkable = end != End::Change;
-        if end != End::None || single {
+        if end != End::None || single || beyond {
             break;
         }
     }
+    let kept = Sequence::new(&ops, off + used as u16);
     if enclave {
-        let kept = ops.as_slice().into();
         wipe(&mut ops);
-        return Decoded::Run(Run { ops: kept, len: used, linkable });
     }
-    Decoded::Run(Run { ops: ops.into_boxed_slice(), len: used, linkable })
+    Decoded::Run(Run { ops: kept, len: used, linkable })
 }
 
 /// Overwrites decoded instructions, so that nothing of them stays in freed memory.
 pub(crate) fn wipe(ops: &mut [Op]) {
-    ops.fill(plain(ops::undefined, 0, 0));
+    ops.fill(plain(any(ops::undefined), 0, 0));
     // Not to be left out because nobody reads it.
     std::hint::black_box(ops);
 }
@@ -122,22 +132,7 @@ fn reserved_nop(bits: u32, bytes: &[u8], ip: u64, insn: &mut Instruction) {
 
 /// An op without operands.
 fn plain(run: Handler, off: usize, len: usize) -> Op {
-    Op {
-        run,
-        disp: 0,
-        imm: 0,
-        off: off as u16,
-        len: len as u8,
-        ea: 0,
-        dst: 0,
-        src: 0,
-        aux: 0,
-        base: Regs::ZERO,
-        index: Regs::ZERO,
-        scale: 0,
-        seg: 3,
-        misc: 0,
-    }
+    Op { run, off: off as u16, len: len as u8, ..Op::NONE }
 }
 
 /// How an instruction ends its block.
@@ -169,9 +164,9 @@ fn illegal_in_enclave(cpu: &Cpu, row: &ops::Row, insn: &Instruction) -> bool {
 }
 
 fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode, enclave: bool) -> (Op, End) {
-    let op = plain(ops::undefined, off as usize, insn.len());
+    let op = plain(any(ops::undefined), off as usize, insn.len());
     let Some(row) = ops::row(insn.mnemonic()) else {
-        return (Op { run: ops::unimplemented, ..op }, End::Change);
+        return (Op { run: any(ops::unimplemented), ..op }, End::Change);
     };
     // An encoding of an extension that the model lacks is undefined; one with
     // a memory destination takes LOCK only if the row says so.

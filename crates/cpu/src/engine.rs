@@ -7,8 +7,9 @@ use arch::Exception;
 use arch::paging::PAGE_MASK;
 use arch::regs::{dr6, dr7, rflags};
 
-use crate::cache::{Block, BlockId, Cache, Mode, NONE, Source};
-use crate::decode::{self, Decoded};
+use crate::cache::{Block, BlockId, Cache, Kind, Mode, NONE, Source};
+use crate::chain::{Chain, Left};
+use crate::decode::{self, Decoded, Extent};
 use crate::mmu::walk::Access;
 use crate::op::Flow;
 use crate::shared::request;
@@ -284,17 +285,10 @@ impl Engine {
 
     /// One instruction.
     fn one(&mut self) -> Result<(), Exception> {
-        let id = self.find()?;
+        let la = self.cpu.fetch_address()?;
+        let id = self.find_slow(la, Kind { mode: self.cpu.mode(), single: true })?;
         let Some(block) = self.cache.block(id) else { return Ok(()) };
-        let cpu = &mut self.cpu;
-        cpu.s.regs.set_page_ip(cpu.s.rip.wrapping_sub(block.gpa & 0xfff));
-        let op = &block.ops[0];
-        let flow = (op.run)(cpu, op)?;
-        cpu.retired += 1;
-        if flow == Flow::Next {
-            cpu.s.rip = cpu.next_rip(op);
-        }
-        Ok(())
+        execute(&mut self.cpu, block).map(|_| ())
     }
 
     /// Runs blocks until something wants attention or `end` is reached.
@@ -304,41 +298,18 @@ impl Engine {
             let Some(block) = self.cache.block(id) else { return Ok(()) };
             let cpu = &mut self.cpu;
             let page_ip = cpu.s.rip.wrapping_sub(block.gpa & 0xfff);
-            cpu.s.regs.set_page_ip(page_ip);
-            cpu.op_limit = block.ops.len();
-            let mut at = 0;
-            let mut jumped = false;
-            while at < cpu.op_limit
-                && let Some(op) = block.ops.get(at)
-            {
-                match (op.run)(cpu, op) {
-                    Ok(Flow::Next) => at += 1,
-                    Ok(Flow::Jump) => {
-                        at += 1;
-                        jumped = true;
-                        break;
-                    }
-                    Err(exception) => {
-                        cpu.retired += at as u64;
-                        cpu.s.rip = cpu.this_rip(op);
-                        return Err(exception);
-                    }
-                }
+            let through = execute(cpu, block)?;
+            if cpu.attention() != 0 || cpu.retired >= end {
+                return Ok(());
             }
-            cpu.retired += at as u64;
-            if !jumped && let Some(op) = at.checked_sub(1).and_then(|last| block.ops.get(last)) {
-                cpu.s.rip = cpu.next_rip(op);
-            }
-            if cpu.attention() != 0
-                || cpu.stepping()
-                || cpu.activity != Activity::Active
-                || cpu.retired >= end
-            {
+            // Only what ends a block by more than a branch, or inside, asks for these.
+            let linkable = through && block.linkable;
+            if !linkable && (cpu.stepping() || cpu.activity != Activity::Active) {
                 return Ok(());
             }
             // Inside the page, whose translation this block has proved.
             let offset = cpu.s.rip.wrapping_sub(page_ip);
-            if offset < 0x1000 && block.linkable {
+            if offset < 0x1000 && linkable {
                 let linked = block.links.iter().map(|l| l.get()).find(|l| u64::from(l.0) == offset);
                 if let Some((_, next)) = linked {
                     id = next;
@@ -371,19 +342,19 @@ impl Engine {
     fn find(&mut self) -> Result<BlockId, Exception> {
         let la = self.cpu.fetch_address()?;
         let mode = self.cpu.mode();
-        let key = self.cpu.tlb.context() << 4 | (mode as u64) << 1 | u64::from(self.cpu.s.cpl == 3);
-        match self.cpu.jumps.get(la, key) {
+        match self.cpu.jumps.get(la, self.cpu.jump_key(mode)) {
             Some(id) => Ok(id),
-            None => self.find_slow(la, mode, key),
+            None => self.find_slow(la, Kind { mode, single: false }),
         }
     }
 
+    /// The block of that kind at `la`, by its physical address.
     #[inline(never)]
-    fn find_slow(&mut self, la: u64, mode: Mode, key: u64) -> Result<BlockId, Exception> {
+    fn find_slow(&mut self, la: u64, kind: Kind) -> Result<BlockId, Exception> {
         let gpa = self.cpu.translate_fetch(la)?;
         let page = gpa >> 12;
         let confirmed = self.confirmed(page);
-        if let Some(id) = self.cache.find(gpa, mode) {
+        if let Some(id) = self.cache.find(gpa, kind) {
             let block = self.cache.block(id);
             let second = block.and_then(|b| b.second);
             let usable = match second {
@@ -395,18 +366,26 @@ impl Engine {
             };
             if usable && (confirmed || self.still_as_decoded(id)) {
                 if confirmed {
-                    self.cpu.jumps.set(la, key, id);
+                    self.enter_jump(la, kind, id);
                 }
                 return Ok(id);
             }
             self.cache.drop_block(id);
             self.cpu.jumps.clear();
         }
-        let id = self.decode(la, gpa, mode)?;
+        let id = self.decode(la, gpa, kind)?;
         if self.confirmed(page) {
-            self.cpu.jumps.set(la, key, id);
+            self.enter_jump(la, kind, id);
         }
         Ok(id)
+    }
+
+    /// Enters a block into the jump cache.
+    fn enter_jump(&mut self, la: u64, kind: Kind, id: BlockId) {
+        if !kind.single {
+            let key = self.cpu.jump_key(kind.mode);
+            self.cpu.jumps.set(la, key, id);
+        }
     }
 
     /// True if no processor can write `page` without telling us.
@@ -443,7 +422,7 @@ impl Engine {
     }
 
     /// Decodes the block at `gpa`.
-    fn decode(&mut self, la: u64, gpa: u64, mode: Mode) -> Result<BlockId, Exception> {
+    fn decode(&mut self, la: u64, gpa: u64, kind: Kind) -> Result<BlockId, Exception> {
         if self.cpu.thunks.is_full() {
             self.forget_code();
             self.cpu.thunks.clear();
@@ -455,8 +434,8 @@ impl Engine {
         let read = self.cpu.fetch_bytes(gpa, &mut self.scratch[..n]);
         read.map_err(|_| self.cpu.lost_fetch(la))?;
         let mut second = None;
-        let decoded =
-            decode::decode_as(&mut self.cpu, &self.scratch[..n], offset as u16, mode, false, enclave);
+        let extent = Extent { single: kind.single, beyond: false, enclave };
+        let decoded = decode::decode(&mut self.cpu, &self.scratch[..n], offset as u16, kind.mode, extent);
         let run = match decoded {
             Decoded::Run(run) => run,
             Decoded::Incomplete => {
@@ -468,7 +447,8 @@ impl Engine {
                 n += decode::MAX_LEN;
                 second = Some(next);
                 let bytes = &self.scratch[..n];
-                match decode::decode_as(&mut self.cpu, bytes, offset as u16, mode, true, enclave) {
+                let extent = Extent { beyond: true, ..extent };
+                match decode::decode(&mut self.cpu, bytes, offset as u16, kind.mode, extent) {
                     Decoded::Run(run) => run,
                     Decoded::Incomplete => return Err(Exception::GP0),
                 }
@@ -482,7 +462,7 @@ impl Engine {
         } else {
             Source::Bytes(bytes[..run.len].into())
         };
-        let (id, cleared) = self.cache.insert(Block::new(gpa, second, mode, source, run));
+        let (id, cleared) = self.cache.insert(Block::new(gpa, second, kind, source, run));
         if cleared {
             self.cpu.jumps.clear();
         }
@@ -517,7 +497,51 @@ impl Engine {
     }
 }
 
+/// Executes a block; true if all of it was executed, without anything that
+/// wants a closer look.
+#[inline(always)]
+fn execute(cpu: &mut Cpu, block: &Block) -> Result<bool, Exception> {
+    cpu.s.regs.set_page_ip(cpu.s.rip.wrapping_sub(block.gpa & 0xfff));
+    match block.ops.run(cpu) {
+        Chain::Through => {
+            cpu.retired += block.count;
+            Ok(true)
+        }
+        Chain::Left => left(cpu, block).map(|()| false),
+    }
+}
+
+/// Brings RIP and the count of instructions up to date where a block was left.
+#[cold]
+#[inline(never)]
+fn left(cpu: &mut Cpu, block: &Block) -> Result<(), Exception> {
+    cpu.stop = false;
+    let Left { off, ran } = cpu.left;
+    let ops = block.ops.ops();
+    let Some(at) = ops.iter().position(|op| op.off == off) else { return Ok(()) };
+    cpu.retired += at as u64;
+    match ran {
+        Ok(flow) => {
+            cpu.retired += 1;
+            if flow == Flow::Next {
+                cpu.s.rip = cpu.next_rip(&ops[at]);
+            }
+            Ok(())
+        }
+        Err(exception) => {
+            cpu.s.rip = cpu.this_rip(&ops[at]);
+            Err(exception)
+        }
+    }
+}
+
 impl Cpu {
+    /// Key of the jump cache: names address space, mode and rights.
+    #[inline(always)]
+    fn jump_key(&self, mode: Mode) -> u64 {
+        self.tlb.context() << 4 | (mode as u64) << 1 | u64::from(self.s.cpl == 3)
+    }
+
     /// Linear address of the next instruction.
     #[inline(always)]
     fn fetch_address(&self) -> Result<u64, Exception> {

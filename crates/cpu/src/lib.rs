@@ -1,7 +1,8 @@
 //! The logical processor.
 //!
 //! * [`state`]: registers; [`flags`]: the status flags, lazily; [`model`]: what CPUID promises
-//! * [`decode`]: bytes to [`op`]s by the instruction table [`ops`]; [`cache`]: decoded blocks, [`jumps`]: the way to them
+//! * [`decode`]: bytes to [`op`]s by the instruction table [`ops`]; [`chain`]: how handlers follow one another
+//! * [`cache`]: decoded blocks, [`jumps`]: the way to them
 //! * [`mmu`]: linear addresses to memory, with the one place where a translation is formed
 //! * [`exec`]: the handlers, one file for each group of instructions
 //! * [`epc`]: the EPC as the processor reaches it; the SGX architecture itself is the `sgx` crate's
@@ -12,6 +13,7 @@
 pub mod apic;
 pub mod bus;
 pub mod cache;
+pub mod chain;
 pub mod cpuid;
 pub mod decode;
 mod deliver;
@@ -69,8 +71,10 @@ pub struct Cpu {
     pub(crate) jumps: jumps::JumpCache,
     /// Host code of vector and x87 instructions.
     pub thunks: thunk::Thunks,
-    /// The block loop stops before this op: see [`Cpu::stop_block`].
-    op_limit: usize,
+    /// The block ends after the current instruction: see [`Cpu::stop_block`].
+    stop: bool,
+    /// Where and why the last block was left before its end.
+    left: chain::Left,
     /// Instructions retired.
     pub retired: u64,
     /// Linear address of the page fault being raised.
@@ -127,7 +131,8 @@ impl Cpu {
             tlb: mmu::tlb::Tlb::default(),
             jumps: jumps::JumpCache::default(),
             thunks: thunk::Thunks::new().expect("the host allows executable memory (see `kluis doctor`)"),
-            op_limit: 0,
+            stop: false,
+            left: chain::Left { off: 0, ran: Ok(op::Flow::Next) },
             retired: 0,
             fault_addr: 0,
             pending_db: 0,
@@ -162,7 +167,7 @@ impl Cpu {
     /// seen before the next one.
     #[inline(always)]
     pub(crate) fn stop_block(&mut self) {
-        self.op_limit = 0;
+        self.stop = true;
     }
 
     /// RIP after the current instruction.

@@ -1,8 +1,7 @@
 //! Decoded instructions as the interpreter keeps them.
 
-use arch::Exception;
-
-use crate::Cpu;
+pub use crate::chain::Handler;
+use crate::state::Regs;
 
 /// What the block loop does after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,22 +12,15 @@ pub enum Flow {
     Jump,
 }
 
-/// Executes one instruction. On `Err` nothing of its architectural state has
-/// changed, except where the SDM says so.
-pub type Handler = fn(&mut Cpu, &Op) -> Result<Flow, Exception>;
-
 /// A decoded instruction: 32 bytes, two to a cache line.
 ///
 /// General registers are named by *byte offset* into [`crate::state::Regs`],
 /// so that AH–BH need no code of their own. [`Regs::ZERO`] stands for "no
 /// register" and [`Regs::PAGE_IP`] for RIP-relative addressing.
-///
-/// [`Regs::ZERO`]: crate::state::Regs::ZERO
-/// [`Regs::PAGE_IP`]: crate::state::Regs::PAGE_IP
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Op {
-    /// Executes it.
+    /// Executes it and what follows.
     pub run: Handler,
     /// Displacement of the memory operand, or a 64-bit immediate.
     pub disp: u64,
@@ -74,6 +66,24 @@ pub const REP: u8 = 1;
 pub const REPNE: u8 = 2;
 
 impl Op {
+    /// An op without operands.
+    pub const NONE: Op = Op {
+        run: crate::chain::end,
+        disp: 0,
+        imm: 0,
+        off: 0,
+        len: 0,
+        ea: 0,
+        dst: 0,
+        src: 0,
+        aux: 0,
+        base: Regs::ZERO,
+        index: Regs::ZERO,
+        scale: 0,
+        seg: 3,
+        misc: 0,
+    };
+
     /// Offset, relative to the page, of the byte after the instruction.
     #[inline(always)]
     pub fn next_off(&self) -> u64 {

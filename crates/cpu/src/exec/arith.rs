@@ -7,6 +7,7 @@ use mem::raw::Width;
 
 use super::{by_wide_width, by_width};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::flags::LazyFlags;
 use crate::op::{Flow, Handler, Op};
@@ -62,6 +63,7 @@ fn apply<A: Alu, W: Width>(cpu: &mut Cpu, a: W, b: W) -> W {
     r
 }
 
+#[inline(always)]
 fn reg_reg<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (a, b) = (cpu.s.regs.read::<W>(op.dst), cpu.s.regs.read::<W>(op.src));
     let r = apply::<A, W>(cpu, a, b);
@@ -71,6 +73,7 @@ fn reg_reg<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn reg_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let a = cpu.s.regs.read::<W>(op.dst);
     let r = apply::<A, W>(cpu, a, W::truncate(op.imm as i64 as u64));
@@ -80,6 +83,7 @@ fn reg_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn reg_mem<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let b = cpu.load::<W>(la, op.seg)?;
@@ -105,11 +109,13 @@ fn mem_with<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op, b: W) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn mem_reg<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let b = cpu.s.regs.read::<W>(op.src);
     mem_with::<A, W>(cpu, op, b)
 }
 
+#[inline(always)]
 fn mem_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     mem_with::<A, W>(cpu, op, W::truncate(op.imm as i64 as u64))
 }
@@ -124,11 +130,13 @@ fn locked_with<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op, b: W) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn locked_reg<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let b = cpu.s.regs.read::<W>(op.src);
     locked_with::<A, W>(cpu, op, b)
 }
 
+#[inline(always)]
 fn locked_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     locked_with::<A, W>(cpu, op, W::truncate(op.imm as i64 as u64))
 }
@@ -147,12 +155,12 @@ fn binary<A: Alu>(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
     if b.is_imm(1) {
         b.imm(1);
-        by_width!(width, reg_imm, A)
+        by_width!(pure: width, reg_imm, A)
     } else if b.is_mem(1) {
         by_width!(width, reg_mem, A)
     } else {
         b.op.src = b.reg(1);
-        by_width!(width, reg_reg, A)
+        by_width!(pure: width, reg_reg, A)
     }
 }
 
@@ -208,6 +216,7 @@ impl Unary for Not {
     fn flags<W: Width>(_f: &mut LazyFlags, _a: u64, _r: u64) {}
 }
 
+#[inline(always)]
 fn unary_reg<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let a = cpu.s.regs.read::<W>(op.dst).zext();
     let r = W::truncate(U::compute(a));
@@ -216,6 +225,7 @@ fn unary_reg<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn unary_mem<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let a = cpu.update::<W>(la, op.seg, U::compute)?;
@@ -223,6 +233,7 @@ fn unary_mem<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn unary_locked<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let a = cpu.update_locked::<W>(la, op.seg, U::compute)?;
@@ -234,7 +245,7 @@ fn unary<U: Unary>(b: &mut Build<'_>) -> Option<Handler> {
     let width = b.width(0);
     if b.is_reg(0) {
         b.op.dst = b.reg(0);
-        by_width!(width, unary_reg, U)
+        by_width!(pure: width, unary_reg, U)
     } else if b.insn.has_lock_prefix() {
         by_width!(width, unary_locked, U)
     } else {
@@ -242,6 +253,7 @@ fn unary<U: Unary>(b: &mut Build<'_>) -> Option<Handler> {
     }
 }
 
+#[inline(always)]
 fn xadd_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (a, b) = (cpu.s.regs.read::<W>(op.dst), cpu.s.regs.read::<W>(op.src));
     let r = apply::<Add, W>(cpu, a, b);
@@ -251,6 +263,7 @@ fn xadd_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn xadd_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let b = cpu.s.regs.read::<W>(op.src).zext();
@@ -270,12 +283,13 @@ fn xadd(b: &mut Build<'_>) -> Option<Handler> {
     let width = b.width(0);
     if b.is_reg(0) {
         b.op.dst = b.reg(0);
-        by_width!(width, xadd_reg)
+        by_width!(pure: width, xadd_reg)
     } else {
         by_width!(width, xadd_mem)
     }
 }
 
+#[inline(always)]
 fn cmpxchg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (acc, dst) = (cpu.s.regs.read::<W>(0), cpu.s.regs.read::<W>(op.dst));
     apply::<Cmp, W>(cpu, acc, dst);
@@ -290,6 +304,7 @@ fn cmpxchg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn cmpxchg_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let acc = cpu.s.regs.read::<W>(0).zext();
@@ -315,13 +330,14 @@ fn cmpxchg(b: &mut Build<'_>) -> Option<Handler> {
     let width = b.width(0);
     if b.is_reg(0) {
         b.op.dst = b.reg(0);
-        by_width!(width, cmpxchg_reg)
+        by_width!(pure: width, cmpxchg_reg)
     } else {
         by_width!(width, cmpxchg_mem)
     }
 }
 
 /// CMPXCHG8B and CMPXCHG16B; `W` is half an operand.
+#[inline(always)]
 fn cmpxchg_pair<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     use arch::regs::gpr::{RAX, RBX, RCX, RDX};
     let la = cpu.ea(op, 2 * W::BYTES, true)?;
@@ -354,15 +370,16 @@ fn cmpxchg_pair<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn cmpxchg8b(b: &mut Build<'_>) -> Option<Handler> {
     b.op.misc = u8::from(b.insn.has_lock_prefix());
-    Some(cmpxchg_pair::<u32>)
+    Some(any(cmpxchg_pair::<u32>))
 }
 
 fn cmpxchg16b(b: &mut Build<'_>) -> Option<Handler> {
     b.op.misc = u8::from(b.insn.has_lock_prefix());
-    Some(cmpxchg_pair::<u64>)
+    Some(any(cmpxchg_pair::<u64>))
 }
 
 /// ADCX (`CF`) and ADOX (OF): addition with carry in one flag only.
+#[inline(always)]
 fn adx<const OVERFLOW: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     use arch::regs::rflags::{CF, OF};
     let b = if op.misc != 0 {
@@ -388,13 +405,14 @@ fn adx_build<const OVERFLOW: bool>(b: &mut Build<'_>) -> Option<Handler> {
         b.op.src = b.reg(1);
     }
     match b.width(0) {
-        4 => Some(adx::<OVERFLOW, u32>),
-        8 => Some(adx::<OVERFLOW, u64>),
+        4 => Some(any(adx::<OVERFLOW, u32>)),
+        8 => Some(any(adx::<OVERFLOW, u64>)),
         _ => None,
     }
 }
 
 /// MUL, IMUL with one operand (`SIGNED`): RDX:RAX = RAX * operand.
+#[inline(always)]
 fn multiply<const SIGNED: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let b = operand::<W>(cpu, op)?;
     let a = cpu.s.regs.read::<W>(0);
@@ -412,6 +430,7 @@ fn multiply<const SIGNED: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 /// IMUL with two or three operands; the result is truncated.
+#[inline(always)]
 fn imul<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let b = operand::<W>(cpu, op)?;
     let a = if op.aux != 0 { W::truncate(op.imm as i64 as u64) } else { cpu.s.regs.read::<W>(op.dst) };
@@ -455,20 +474,20 @@ fn source(b: &mut Build<'_>, n: u32) -> usize {
 
 fn mul_build(b: &mut Build<'_>) -> Option<Handler> {
     match source(b, 0) {
-        1 => Some(multiply::<false, u8>),
-        2 => Some(multiply::<false, u16>),
-        4 => Some(multiply::<false, u32>),
-        _ => Some(multiply::<false, u64>),
+        1 => Some(any(multiply::<false, u8>)),
+        2 => Some(any(multiply::<false, u16>)),
+        4 => Some(any(multiply::<false, u32>)),
+        _ => Some(any(multiply::<false, u64>)),
     }
 }
 
 fn imul_build(b: &mut Build<'_>) -> Option<Handler> {
     if b.insn.op_count() == 1 {
         return match source(b, 0) {
-            1 => Some(multiply::<true, u8>),
-            2 => Some(multiply::<true, u16>),
-            4 => Some(multiply::<true, u32>),
-            _ => Some(multiply::<true, u64>),
+            1 => Some(any(multiply::<true, u8>)),
+            2 => Some(any(multiply::<true, u16>)),
+            4 => Some(any(multiply::<true, u32>)),
+            _ => Some(any(multiply::<true, u64>)),
         };
     }
     b.op.dst = b.reg(0);
@@ -482,6 +501,7 @@ fn imul_build(b: &mut Build<'_>) -> Option<Handler> {
 
 /// DIV and IDIV (`SIGNED`). `#DE` if the divisor is zero or the quotient does
 /// not fit. All flags are undefined: left as they are.
+#[inline(always)]
 fn divide<const SIGNED: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let divisor = operand::<W>(cpu, op)?;
     if divisor.zext() == 0 {
@@ -522,19 +542,19 @@ fn divide<const SIGNED: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn div_build(b: &mut Build<'_>) -> Option<Handler> {
     match source(b, 0) {
-        1 => Some(divide::<false, u8>),
-        2 => Some(divide::<false, u16>),
-        4 => Some(divide::<false, u32>),
-        _ => Some(divide::<false, u64>),
+        1 => Some(any(divide::<false, u8>)),
+        2 => Some(any(divide::<false, u16>)),
+        4 => Some(any(divide::<false, u32>)),
+        _ => Some(any(divide::<false, u64>)),
     }
 }
 
 fn idiv_build(b: &mut Build<'_>) -> Option<Handler> {
     match source(b, 0) {
-        1 => Some(divide::<true, u8>),
-        2 => Some(divide::<true, u16>),
-        4 => Some(divide::<true, u32>),
-        _ => Some(divide::<true, u64>),
+        1 => Some(any(divide::<true, u8>)),
+        2 => Some(any(divide::<true, u16>)),
+        4 => Some(any(divide::<true, u32>)),
+        _ => Some(any(divide::<true, u64>)),
     }
 }
 

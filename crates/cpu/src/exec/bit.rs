@@ -8,6 +8,7 @@ use mem::raw::Width;
 
 use super::by_wide_width;
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -51,6 +52,7 @@ fn index<W: Width>(cpu: &Cpu, op: &Op) -> i64 {
     if op.aux != 0 { cpu.s.regs.read::<W>(op.src).sext() as i64 } else { i64::from(op.imm) }
 }
 
+#[inline(always)]
 fn bt_reg<C: Change, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let n = index::<W>(cpu, op) as u32 & (W::BITS - 1);
     let value = cpu.s.regs.read::<W>(op.dst).zext();
@@ -63,6 +65,7 @@ fn bt_reg<C: Change, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 /// A register index reaches beyond the operand: the bit string starts at the
 /// address and extends to both sides (*SDM vol. 2A, BT*).
+#[inline(always)]
 fn bt_mem<C: Change, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let at = index::<W>(cpu, op);
     let n = at as u32 & (W::BITS - 1);
@@ -121,6 +124,7 @@ fn source_operand(b: &mut Build<'_>, n: u32) {
 
 /// BSF and BSR: with a zero source only ZF is defined, and the destination
 /// keeps its value, all of it, as processors do.
+#[inline(always)]
 fn scan<const REVERSE: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = source::<W>(cpu, op)?;
     if value == 0 {
@@ -135,6 +139,7 @@ fn scan<const REVERSE: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 /// LZCNT and TZCNT: CF = source zero, ZF = result zero.
+#[inline(always)]
 fn zeros<const LEADING: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = source::<W>(cpu, op)?;
     let n =
@@ -144,6 +149,7 @@ fn zeros<const LEADING: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn popcnt<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = source::<W>(cpu, op)?;
     let n = u64::from(value.count_ones());
@@ -160,9 +166,9 @@ macro_rules! scan_builder {
             b.op.dst = b.reg(0);
             source_operand(b, 1);
             Some(match b.width(0) {
-                2 => $handler::<$flag, u16>,
-                4 => $handler::<$flag, u32>,
-                _ => $handler::<$flag, u64>,
+                2 => any($handler::<$flag, u16>),
+                4 => any($handler::<$flag, u32>),
+                _ => any($handler::<$flag, u64>),
             })
         }
     };
@@ -251,6 +257,7 @@ bmi!(Rorx, false, |a, b, bits| {
 });
 
 /// `dst` = f(register or memory, `aux` register or immediate).
+#[inline(always)]
 fn bmi<B: Bmi, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let a = source::<W>(cpu, op)?;
     let b = if op.aux == NO_REGISTER { op.imm as u64 } else { cpu.s.regs.read::<W>(op.aux).zext() };
@@ -279,13 +286,14 @@ fn bmi_build<B: Bmi, const R: u32, const O: u32>(b: &mut Build<'_>) -> Option<Ha
         }
     }
     match b.width(0) {
-        4 => Some(bmi::<B, u32>),
-        8 => Some(bmi::<B, u64>),
+        4 => Some(any(bmi::<B, u32>)),
+        8 => Some(any(bmi::<B, u64>)),
         _ => None,
     }
 }
 
 /// MULX: high half to `dst`, low half to `aux`, RDX the other factor; no flags.
+#[inline(always)]
 fn mulx<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let a = source::<W>(cpu, op)?;
     let product = u128::from(a) * u128::from(cpu.s.regs.read::<W>(gpr::RDX as u8 * 8).zext());
@@ -300,13 +308,14 @@ fn mulx_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.aux = b.reg(1);
     source_operand(b, 2);
     match b.width(0) {
-        4 => Some(mulx::<u32>),
-        8 => Some(mulx::<u64>),
+        4 => Some(any(mulx::<u32>)),
+        8 => Some(any(mulx::<u64>)),
         _ => None,
     }
 }
 
 /// CRC32 (*SDM vol. 2A*): polynomial 11EDC6F41H, bit-reflected.
+#[inline(always)]
 fn crc32<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let data = source::<W>(cpu, op)?;
     let mut crc = u64::from(cpu.s.regs.read::<u32>(op.dst)) ^ data;

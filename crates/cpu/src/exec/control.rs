@@ -12,6 +12,7 @@ use mem::raw::Width;
 
 use super::by_wide_width;
 use crate::Cpu;
+use crate::chain::branch;
 use crate::decode::Build;
 use crate::op::{EA_16, EA_32, Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -54,17 +55,20 @@ fn target(b: &mut Build<'_>) {
     b.op.misc = if kind == OpKind::NearBranch16 { EA_16 } else { 0 };
 }
 
+#[inline(always)]
 fn jmp_relative(cpu: &mut Cpu, op: &Op) -> Ran {
     cpu.s.rip = cpu.relative(op)?;
     Ok(Flow::Jump)
 }
 
+#[inline(always)]
 fn jmp_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let to = cpu.s.regs.read::<W>(op.src).zext();
     cpu.s.rip = cpu.near_target(to)?;
     Ok(Flow::Jump)
 }
 
+#[inline(always)]
 fn jmp_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let to = cpu.load::<W>(la, op.seg)?.zext();
@@ -75,19 +79,20 @@ fn jmp_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 fn jmp(b: &mut Build<'_>) -> Option<Handler> {
     if b.insn.is_jmp_short_or_near() {
         target(b);
-        Some(jmp_relative)
+        Some(branch(jmp_relative))
     } else if b.insn.is_jmp_near_indirect() {
         if b.is_mem(0) {
-            by_wide_width!(b.width(0), jmp_mem)
+            by_wide_width!(branch: b.width(0), jmp_mem)
         } else {
             b.op.src = b.reg(0);
-            by_wide_width!(b.width(0), jmp_reg)
+            by_wide_width!(branch: b.width(0), jmp_reg)
         }
     } else {
         super::jmp_far(b)
     }
 }
 
+#[inline(always)]
 fn jcc<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     cpu.s.rip = if cpu.s.flags.condition::<CC>() { cpu.relative(op)? } else { cpu.next_rip(op) };
     Ok(Flow::Jump)
@@ -95,9 +100,10 @@ fn jcc<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn jcc_build<const CC: u8>(b: &mut Build<'_>) -> Option<Handler> {
     target(b);
-    Some(jcc::<CC>)
+    Some(branch(jcc::<CC>))
 }
 
+#[inline(always)]
 fn call_relative<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let to = cpu.relative(op)?;
     cpu.push(W::truncate(cpu.next_rip(op)))?;
@@ -105,6 +111,7 @@ fn call_relative<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Jump)
 }
 
+#[inline(always)]
 fn call_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let to = cpu.near_target(cpu.s.regs.read::<W>(op.src).zext())?;
     cpu.push(W::truncate(cpu.next_rip(op)))?;
@@ -112,6 +119,7 @@ fn call_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Jump)
 }
 
+#[inline(always)]
 fn call_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let to = cpu.load::<W>(la, op.seg)?.zext();
@@ -124,19 +132,20 @@ fn call_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 fn call(b: &mut Build<'_>) -> Option<Handler> {
     if b.insn.is_call_near() {
         target(b);
-        by_wide_width!(b.insn.stack_pointer_increment().unsigned_abs() as usize, call_relative)
+        by_wide_width!(branch: b.insn.stack_pointer_increment().unsigned_abs() as usize, call_relative)
     } else if b.insn.is_call_near_indirect() {
         if b.is_mem(0) {
-            by_wide_width!(b.width(0), call_mem)
+            by_wide_width!(branch: b.width(0), call_mem)
         } else {
             b.op.src = b.reg(0);
-            by_wide_width!(b.width(0), call_reg)
+            by_wide_width!(branch: b.width(0), call_reg)
         }
     } else {
         super::call_far(b)
     }
 }
 
+#[inline(always)]
 fn ret<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let to = cpu.peek::<W>(0)?.zext();
     cpu.s.rip = cpu.near_target(to)?;
@@ -149,9 +158,9 @@ fn ret_build(b: &mut Build<'_>) -> Option<Handler> {
         b.op.imm = i32::from(b.insn.immediate16());
     }
     match b.insn.code() {
-        Code::Retnw | Code::Retnw_imm16 => Some(ret::<u16>),
-        Code::Retnd | Code::Retnd_imm16 => Some(ret::<u32>),
-        _ => Some(ret::<u64>),
+        Code::Retnw | Code::Retnw_imm16 => Some(branch(ret::<u16>)),
+        Code::Retnd | Code::Retnd_imm16 => Some(branch(ret::<u32>)),
+        _ => Some(branch(ret::<u64>)),
     }
 }
 
@@ -171,6 +180,7 @@ fn set_count(cpu: &mut Cpu, op: &Op, value: u64) {
 }
 
 /// LOOP (`KIND` 2), LOOPE (1), LOOPNE (0).
+#[inline(always)]
 fn loop_<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     let left = crate::truncate(op.aux, count(cpu, op).wrapping_sub(1));
     let taken = left != 0 && (KIND == 2 || cpu.s.flags.zf() == (KIND == 1));
@@ -180,6 +190,7 @@ fn loop_<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Jump)
 }
 
+#[inline(always)]
 fn jcxz(cpu: &mut Cpu, op: &Op) -> Ran {
     cpu.s.rip = if count(cpu, op) == 0 { cpu.relative(op)? } else { cpu.next_rip(op) };
     Ok(Flow::Jump)
@@ -200,13 +211,13 @@ fn loop_size(b: &mut Build<'_>) {
 fn loop_build<const KIND: u8>(b: &mut Build<'_>) -> Option<Handler> {
     target(b);
     loop_size(b);
-    Some(loop_::<KIND>)
+    Some(branch(loop_::<KIND>))
 }
 
 fn jcxz_build(b: &mut Build<'_>) -> Option<Handler> {
     target(b);
     loop_size(b);
-    Some(jcxz)
+    Some(branch(jcxz))
 }
 
 const fn control(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row {

@@ -9,6 +9,7 @@ use mem::raw::Width;
 
 use super::{by_wide_width, by_width};
 use crate::Cpu;
+use crate::chain::{any, pure};
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -17,17 +18,20 @@ type Ran = Result<Flow, Exception>;
 
 const SS: u8 = Seg::Ss as u8;
 
+#[inline(always)]
 fn mov_reg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = cpu.s.regs.read::<W>(op.src);
     cpu.s.regs.write(op.dst, value);
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn mov_reg_imm<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     cpu.s.regs.write(op.dst, W::truncate(op.disp));
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn mov_reg_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let value = cpu.load::<W>(la, op.seg)?;
@@ -35,6 +39,7 @@ fn mov_reg_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn mov_mem_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let value = cpu.s.regs.read::<W>(op.src);
@@ -42,6 +47,7 @@ fn mov_mem_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn mov_mem_imm<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     cpu.store(la, W::truncate(op.imm as i64 as u64), op.seg)?;
@@ -66,15 +72,16 @@ fn mov(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
     if b.is_imm(1) {
         b.op.disp = b.insn.immediate(1);
-        by_width!(width, mov_reg_imm)
+        by_width!(pure: width, mov_reg_imm)
     } else if b.is_mem(1) {
         by_width!(width, mov_reg_mem)
     } else {
         b.op.src = b.reg(1);
-        by_width!(width, mov_reg_reg)
+        by_width!(pure: width, mov_reg_reg)
     }
 }
 
+#[inline(always)]
 fn extend_reg<const SIGNED: bool, F: Width, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = cpu.s.regs.read::<F>(op.src);
     let value = if SIGNED { value.sext() } else { value.zext() };
@@ -82,6 +89,7 @@ fn extend_reg<const SIGNED: bool, F: Width, T: Width>(cpu: &mut Cpu, op: &Op) ->
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn extend_mem<const SIGNED: bool, F: Width, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, F::BYTES, false)?;
     let value = cpu.load::<F>(la, op.seg)?;
@@ -103,9 +111,9 @@ fn extend<const SIGNED: bool>(b: &mut Build<'_>) -> Option<Handler> {
     } else {
         b.op.src = b.reg(1);
         match from {
-            1 => by_wide_width!(to, extend_reg_from8, Sign<SIGNED>),
-            2 => by_wide_width!(to, extend_reg_from16, Sign<SIGNED>),
-            _ => by_wide_width!(to, extend_reg_from32, Sign<SIGNED>),
+            1 => by_wide_width!(pure: to, extend_reg_from8, Sign<SIGNED>),
+            2 => by_wide_width!(pure: to, extend_reg_from16, Sign<SIGNED>),
+            _ => by_wide_width!(pure: to, extend_reg_from32, Sign<SIGNED>),
         }
     }
 }
@@ -121,6 +129,7 @@ impl<const SIGNED: bool> IsSigned for Sign<SIGNED> {
 
 macro_rules! extend_from {
     ($reg:ident, $mem:ident, $from:ty) => {
+        #[inline(always)]
         fn $reg<S: IsSigned, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
             if S::SIGNED {
                 extend_reg::<true, $from, T>(cpu, op)
@@ -128,6 +137,7 @@ macro_rules! extend_from {
                 extend_reg::<false, $from, T>(cpu, op)
             }
         }
+        #[inline(always)]
         fn $mem<S: IsSigned, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
             if S::SIGNED {
                 extend_mem::<true, $from, T>(cpu, op)
@@ -141,6 +151,7 @@ extend_from!(extend_reg_from8, extend_mem_from8, u8);
 extend_from!(extend_reg_from16, extend_mem_from16, u16);
 extend_from!(extend_reg_from32, extend_mem_from32, u32);
 
+#[inline(always)]
 fn xchg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (a, b) = (cpu.s.regs.read::<W>(op.dst), cpu.s.regs.read::<W>(op.src));
     cpu.s.regs.write(op.dst, b);
@@ -149,6 +160,7 @@ fn xchg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 /// XCHG with memory is locked with or without the prefix.
+#[inline(always)]
 fn xchg_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let value = cpu.s.regs.read::<W>(op.src).zext();
@@ -165,10 +177,11 @@ fn xchg(b: &mut Build<'_>) -> Option<Handler> {
         by_width!(width, xchg_mem)
     } else {
         b.op.dst = b.reg(mem);
-        by_width!(width, xchg_reg)
+        by_width!(pure: width, xchg_reg)
     }
 }
 
+#[inline(always)]
 fn lea<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let offset = crate::truncate(op.ea, cpu.ea_offset(op));
     cpu.s.regs.write(op.dst, W::truncate(offset));
@@ -177,7 +190,7 @@ fn lea<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn lea_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
-    by_wide_width!(b.width(0), lea)
+    by_wide_width!(pure: b.width(0), lea)
 }
 
 impl Cpu {
@@ -229,17 +242,20 @@ impl Cpu {
     }
 }
 
+#[inline(always)]
 fn push_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = cpu.s.regs.read::<W>(op.src);
     cpu.push(value)?;
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn push_imm<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     cpu.push(W::truncate(op.imm as i64 as u64))?;
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn push_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let value = cpu.load::<W>(la, op.seg)?;
@@ -267,6 +283,7 @@ fn push(b: &mut Build<'_>) -> Option<Handler> {
     }
 }
 
+#[inline(always)]
 fn pop_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = cpu.peek::<W>(0)?;
     cpu.drop_stack(W::BYTES);
@@ -275,6 +292,7 @@ fn pop_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 /// The address is computed with RSP after the pop (*SDM vol. 2B, POP*).
+#[inline(always)]
 fn pop_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = cpu.peek::<W>(0)?;
     let rsp = cpu.s.regs.get(gpr::RSP);
@@ -299,6 +317,7 @@ fn pop(b: &mut Build<'_>) -> Option<Handler> {
 }
 
 /// PUSHA, PUSHAD.
+#[inline(always)]
 fn pusha<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     let rsp = cpu.s.regs.get(gpr::RSP);
     for n in 0..8u8 {
@@ -312,6 +331,7 @@ fn pusha<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 /// POPA, POPAD.
+#[inline(always)]
 fn popa<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     let mut values = [None; 8];
     for (i, value) in values.iter_mut().enumerate() {
@@ -327,6 +347,7 @@ fn popa<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn bswap<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = cpu.s.regs.read::<W>(op.dst).zext();
     // With a 16-bit operand the result is undefined; processors give zero.
@@ -337,9 +358,10 @@ fn bswap<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn bswap_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
-    by_wide_width!(b.width(0), bswap)
+    by_wide_width!(pure: b.width(0), bswap)
 }
 
+#[inline(always)]
 fn movbe_load<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let value = cpu.load::<W>(la, op.seg)?.zext();
@@ -347,6 +369,7 @@ fn movbe_load<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn movbe_store<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let value = cpu.s.regs.read::<W>(op.src).zext();
@@ -366,6 +389,7 @@ fn movbe(b: &mut Build<'_>) -> Option<Handler> {
 
 /// CMOVcc always reads its source, and a 32-bit destination is zero-extended
 /// even if the condition is false.
+#[inline(always)]
 fn cmov_reg<const CC: u8, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let from = if cpu.s.flags.condition::<CC>() { op.src } else { op.dst };
     let value = cpu.s.regs.read::<W>(from);
@@ -373,6 +397,7 @@ fn cmov_reg<const CC: u8, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn cmov_mem<const CC: u8, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, false)?;
     let source = cpu.load::<W>(la, op.seg)?;
@@ -389,21 +414,23 @@ fn cmov<const CC: u8>(b: &mut Build<'_>) -> Option<Handler> {
         b.op.src = b.reg(1);
     }
     Some(match (b.width(0), mem) {
-        (2, false) => cmov_reg::<CC, u16>,
-        (4, false) => cmov_reg::<CC, u32>,
-        (_, false) => cmov_reg::<CC, u64>,
-        (2, true) => cmov_mem::<CC, u16>,
-        (4, true) => cmov_mem::<CC, u32>,
-        (_, true) => cmov_mem::<CC, u64>,
+        (2, false) => pure(cmov_reg::<CC, u16>),
+        (4, false) => pure(cmov_reg::<CC, u32>),
+        (_, false) => pure(cmov_reg::<CC, u64>),
+        (2, true) => any(cmov_mem::<CC, u16>),
+        (4, true) => any(cmov_mem::<CC, u32>),
+        (_, true) => any(cmov_mem::<CC, u64>),
     })
 }
 
+#[inline(always)]
 fn set_reg<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     let value = u8::from(cpu.s.flags.condition::<CC>());
     cpu.s.regs.write(op.dst, value);
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn set_mem<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, 1, true)?;
     cpu.store(la, u8::from(cpu.s.flags.condition::<CC>()), op.seg)?;
@@ -412,13 +439,14 @@ fn set_mem<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn setcc<const CC: u8>(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_mem(0) {
-        return Some(set_mem::<CC>);
+        return Some(any(set_mem::<CC>));
     }
     b.op.dst = b.reg(0);
-    Some(set_reg::<CC>)
+    Some(pure(set_reg::<CC>))
 }
 
 /// CBW, CWDE, CDQE: sign-extends the lower half of RAX.
+#[inline(always)]
 fn widen<F: Width, T: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     let value = cpu.s.regs.read::<F>(0).sext();
     cpu.s.regs.write(0, T::truncate(value));
@@ -426,18 +454,21 @@ fn widen<F: Width, T: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 /// CWD, CDQ, CQO: fills RDX with the sign of RAX.
+#[inline(always)]
 fn sign_to_dx<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     let value = (cpu.s.regs.read::<W>(0).sext() as i64 >> 63) as u64;
     cpu.s.regs.write(gpr::RDX as u8 * 8, W::truncate(value));
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn lahf(cpu: &mut Cpu, _op: &Op) -> Ran {
     let flags = cpu.s.flags.get() as u8 & 0xd5 | 2;
     cpu.s.regs.write(1, flags);
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn sahf(cpu: &mut Cpu, _op: &Op) -> Ran {
     let ah = u64::from(cpu.s.regs.read::<u8>(1));
     cpu.s.flags.update(0xd5, ah);
@@ -445,6 +476,7 @@ fn sahf(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 /// XLAT: AL = [rBX + AL].
+#[inline(always)]
 fn xlat(cpu: &mut Cpu, op: &Op) -> Ran {
     let al = u64::from(cpu.s.regs.read::<u8>(0));
     let offset = crate::truncate(op.misc, cpu.s.regs.get(gpr::RBX).wrapping_add(al));
@@ -462,15 +494,17 @@ fn xlat_build(b: &mut Build<'_>) -> Option<Handler> {
     };
     b.segment(b.insn.memory_segment(), address);
     b.op.misc = [crate::op::EA_16, crate::op::EA_32, 0][(address as usize).trailing_zeros() as usize - 1];
-    Some(xlat)
+    Some(any(xlat))
 }
 
+#[inline(always)]
 fn nop(_cpu: &mut Cpu, _op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
 /// PAUSE: a processor that spins gives its host thread away now and then, for
 /// the one it waits for may have none.
+#[inline(always)]
 fn pause(cpu: &mut Cpu, _op: &Op) -> Ran {
     cpu.pauses = cpu.pauses.wrapping_add(1);
     if cpu.pauses.is_multiple_of(64) && cpu.shared.peers().len() > 1 {
@@ -480,6 +514,7 @@ fn pause(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 /// ENTER (*SDM vol. 2A*): `imm` bytes of frame, `aux` nesting level.
+#[inline(always)]
 fn enter<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let old = cpu.s.regs.get(gpr::RSP);
     let result = enter_frame::<W>(cpu, op);
@@ -489,6 +524,7 @@ fn enter<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     result
 }
 
+#[inline(always)]
 fn enter_frame<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let rbp = cpu.s.regs.read::<W>(gpr::RBP as u8 * 8);
     cpu.push(rbp)?;
@@ -518,12 +554,13 @@ fn enter_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.aux = b.insn.immediate8_2nd() & 31;
     // iced counts the frame into the stack increment: go by the code.
     match b.insn.code() {
-        Code::Enterw_imm16_imm8 => Some(enter::<u16>),
-        Code::Enterd_imm16_imm8 => Some(enter::<u32>),
-        _ => Some(enter::<u64>),
+        Code::Enterw_imm16_imm8 => Some(any(enter::<u16>)),
+        Code::Enterd_imm16_imm8 => Some(any(enter::<u32>)),
+        _ => Some(any(enter::<u64>)),
     }
 }
 
+#[inline(always)]
 fn leave<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
     let old = cpu.s.regs.get(gpr::RSP);
     let rbp = cpu.s.regs.get(gpr::RBP);
@@ -551,16 +588,16 @@ fn leave<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
 fn leave_build(b: &mut Build<'_>) -> Option<Handler> {
     // How far the stack pointer moves depends on RBP: go by the code.
     Some(match b.insn.code() {
-        Code::Leavew => leave::<u16>,
-        Code::Leaved => leave::<u32>,
-        _ => leave::<u64>,
+        Code::Leavew => any(leave::<u16>),
+        Code::Leaved => any(leave::<u32>),
+        _ => any(leave::<u64>),
     })
 }
 
 macro_rules! fixed {
     ($name:ident, $handler:expr) => {
         fn $name(_b: &mut Build<'_>) -> Option<Handler> {
-            Some($handler)
+            Some(any($handler))
         }
     };
 }

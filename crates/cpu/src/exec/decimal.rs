@@ -7,6 +7,7 @@ use iced_x86::Mnemonic as M;
 use mem::raw::Width;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -93,31 +94,31 @@ fn salc(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 fn daa_build(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(packed::<false>)
+    Some(any(packed::<false>))
 }
 fn das_build(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(packed::<true>)
+    Some(any(packed::<true>))
 }
 fn aaa_build(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(unpacked::<false>)
+    Some(any(unpacked::<false>))
 }
 fn aas_build(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(unpacked::<true>)
+    Some(any(unpacked::<true>))
 }
 fn aam_build(b: &mut Build<'_>) -> Option<Handler> {
     b.imm(0);
-    Some(aam)
+    Some(any(aam))
 }
 fn aad_build(b: &mut Build<'_>) -> Option<Handler> {
     b.imm(0);
-    Some(aad)
+    Some(any(aad))
 }
 fn bound_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
-    Some(if b.width(0) == 2 { bound::<u16> } else { bound::<u32> })
+    Some(if b.width(0) == 2 { any(bound::<u16>) } else { any(bound::<u32>) })
 }
 fn salc_build(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(salc)
+    Some(any(salc))
 }
 
 /// This file's part of the instruction table.

@@ -6,6 +6,7 @@ use arch::regs::rflags;
 use iced_x86::Mnemonic as M;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -41,7 +42,7 @@ fn std(cpu: &mut Cpu, _op: &Op) -> Ran {
 macro_rules! fixed {
     ($name:ident, $handler:ident) => {
         fn $name(_b: &mut Build<'_>) -> Option<Handler> {
-            Some($handler)
+            Some(any($handler))
         }
     };
 }

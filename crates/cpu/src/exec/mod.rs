@@ -56,29 +56,33 @@ pub(crate) const TABLES: &[&[Row]] = &[
     vector::CONTROL,
 ];
 
-/// The handler for operands of `$bytes` bytes: `$f::<…, u8>` to `$f::<…, u64>`.
+/// The handler for operands of `$bytes` bytes, of `$f::<…, u8>` to `$f::<…, u64>`;
+/// `$kind` is its maker in [`crate::chain`], [`crate::chain::any`] if not given.
 macro_rules! by_width {
-    ($bytes:expr, $f:ident $(, $p:ty)*) => {
+    ($kind:ident: $bytes:expr, $f:ident $(, $p:ty)*) => {
         match $bytes {
-            1 => Some($f::<$($p,)* u8> as $crate::op::Handler),
-            2 => Some($f::<$($p,)* u16> as $crate::op::Handler),
-            4 => Some($f::<$($p,)* u32> as $crate::op::Handler),
-            8 => Some($f::<$($p,)* u64> as $crate::op::Handler),
-            _ => None,
+            1 => Some($crate::chain::$kind($f::<$($p,)* u8>)),
+            bytes => $crate::exec::by_wide_width!($kind: bytes, $f $(, $p)*),
         }
+    };
+    ($bytes:expr, $f:ident $(, $p:ty)*) => {
+        $crate::exec::by_width!(any: $bytes, $f $(, $p)*)
     };
 }
 pub(crate) use by_width;
 
 /// The same for operations without byte form.
 macro_rules! by_wide_width {
-    ($bytes:expr, $f:ident $(, $p:ty)*) => {
+    ($kind:ident: $bytes:expr, $f:ident $(, $p:ty)*) => {
         match $bytes {
-            2 => Some($f::<$($p,)* u16> as $crate::op::Handler),
-            4 => Some($f::<$($p,)* u32> as $crate::op::Handler),
-            8 => Some($f::<$($p,)* u64> as $crate::op::Handler),
+            2 => Some($crate::chain::$kind($f::<$($p,)* u16>)),
+            4 => Some($crate::chain::$kind($f::<$($p,)* u32>)),
+            8 => Some($crate::chain::$kind($f::<$($p,)* u64>)),
             _ => None,
         }
+    };
+    ($bytes:expr, $f:ident $(, $p:ty)*) => {
+        $crate::exec::by_wide_width!(any: $bytes, $f $(, $p)*)
     };
 }
 pub(crate) use by_wide_width;

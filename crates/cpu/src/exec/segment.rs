@@ -9,6 +9,7 @@ use mem::raw::Width;
 
 use super::by_wide_width;
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -61,13 +62,13 @@ pub(super) fn mov(b: &mut Build<'_>, n: u32) -> Option<Handler> {
             return None;
         }
         if b.is_mem(1) {
-            return Some(mov_sreg_mem);
+            return Some(any(mov_sreg_mem));
         }
         b.op.src = b.reg(1);
-        return Some(mov_sreg_reg);
+        return Some(any(mov_sreg_reg));
     }
     if b.is_mem(0) {
-        return Some(mov_mem_sreg);
+        return Some(any(mov_mem_sreg));
     }
     b.op.dst = b.reg(0);
     by_wide_width!(b.width(0), mov_reg_sreg)
@@ -148,13 +149,13 @@ fn write_base<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 fn read_base_build<const SEG: u8>(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
     b.op.aux = SEG;
-    if b.width(0) == 8 { Some(read_base::<u64>) } else { Some(read_base::<u32>) }
+    if b.width(0) == 8 { Some(any(read_base::<u64>)) } else { Some(any(read_base::<u32>)) }
 }
 
 fn write_base_build<const SEG: u8>(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
     b.op.aux = SEG;
-    if b.width(0) == 8 { Some(write_base::<u64>) } else { Some(write_base::<u32>) }
+    if b.width(0) == 8 { Some(any(write_base::<u64>)) } else { Some(any(write_base::<u32>)) }
 }
 
 /// SWAPGS: exchanges the GS base with IA32_KERNEL_GS_BASE.
@@ -186,5 +187,6 @@ pub(super) const ROWS: &[Row] = &[
     base(M::Rdgsbase, "RDFSBASE/RDGSBASE—Read FS/GS Segment Base", read_base_build::<GS>),
     base(M::Wrfsbase, "WRFSBASE/WRGSBASE—Write FS/GS Segment Base", write_base_build::<FS>),
     base(M::Wrgsbase, "WRFSBASE/WRGSBASE—Write FS/GS Segment Base", write_base_build::<GS>),
-    Row::new(M::Swapgs, "SWAPGS—Swap GS Base Register", Group::System, |_| Some(swapgs)).gate(Gate::Cpl0),
+    Row::new(M::Swapgs, "SWAPGS—Swap GS Base Register", Group::System, |_| Some(any(swapgs)))
+        .gate(Gate::Cpl0),
 ];

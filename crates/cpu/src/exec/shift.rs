@@ -10,6 +10,7 @@ use mem::raw::Width;
 
 use super::by_width;
 use crate::Cpu;
+use crate::chain::{any, pure};
 use crate::decode::Build;
 use crate::flags::LazyFlags;
 use crate::op::{Flow, Handler, Op};
@@ -158,6 +159,7 @@ fn count<W: Width>(cpu: &Cpu, op: &Op) -> u32 {
     count & mask::<W>()
 }
 
+#[inline(always)]
 fn shift_reg<S: Shift, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let count = count::<W>(cpu, op);
     let a = cpu.s.regs.read::<W>(op.dst);
@@ -172,6 +174,7 @@ fn shift_reg<S: Shift, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn shift_mem<S: Shift, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let count = count::<W>(cpu, op);
@@ -193,7 +196,7 @@ fn shift<S: Shift>(b: &mut Build<'_>) -> Option<Handler> {
         by_width!(width, shift_mem, S)
     } else {
         b.op.dst = b.reg(0);
-        by_width!(width, shift_reg, S)
+        by_width!(pure: width, shift_reg, S)
     }
 }
 
@@ -231,6 +234,7 @@ fn double_flags<const RIGHT: bool, W: Width>(f: &mut LazyFlags, a: u64, r: u64, 
     f.result_with::<W>(r, cf, msb::<W>(if RIGHT { a } else { before }) != msb::<W>(r));
 }
 
+#[inline(always)]
 fn double_reg<const RIGHT: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let count = count::<W>(cpu, op);
     let a = cpu.s.regs.read::<W>(op.dst);
@@ -246,6 +250,7 @@ fn double_reg<const RIGHT: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn double_mem<const RIGHT: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let la = cpu.ea(op, W::BYTES, true)?;
     let count = count::<W>(cpu, op);
@@ -269,12 +274,12 @@ fn double_build<const RIGHT: bool>(b: &mut Build<'_>) -> Option<Handler> {
         b.op.dst = b.reg(0);
     }
     Some(match (b.width(0), mem) {
-        (2, false) => double_reg::<RIGHT, u16>,
-        (4, false) => double_reg::<RIGHT, u32>,
-        (_, false) => double_reg::<RIGHT, u64>,
-        (2, true) => double_mem::<RIGHT, u16>,
-        (4, true) => double_mem::<RIGHT, u32>,
-        (_, true) => double_mem::<RIGHT, u64>,
+        (2, false) => pure(double_reg::<RIGHT, u16>),
+        (4, false) => pure(double_reg::<RIGHT, u32>),
+        (_, false) => pure(double_reg::<RIGHT, u64>),
+        (2, true) => any(double_mem::<RIGHT, u16>),
+        (4, true) => any(double_mem::<RIGHT, u32>),
+        (_, true) => any(double_mem::<RIGHT, u64>),
     })
 }
 

@@ -6,6 +6,7 @@ use arch::regs::{Cr0, Cr4, Xcr0, gpr};
 use iced_x86::Mnemonic as M;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -132,7 +133,7 @@ fn xrstor<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 macro_rules! built {
     ($handler:expr) => {
-        |_: &mut Build<'_>| -> Option<Handler> { Some($handler) }
+        |_: &mut Build<'_>| -> Option<Handler> { Some(any($handler)) }
     };
 }
 

@@ -7,6 +7,7 @@ use arch::regs::{Cr0, Cr4, Efer, Xcr0, dr6, dr7, gpr};
 use iced_x86::{CpuidFeature, Mnemonic as M};
 use mem::raw::Width;
 
+use crate::chain::any;
 use crate::decode::Build;
 use crate::mmu::walk::{Paging, PagingMode};
 use crate::op::{Flow, Handler, Op};
@@ -273,10 +274,10 @@ pub(super) fn mov_cr(b: &mut Build<'_>, n: u32) -> Option<Handler> {
         return None;
     }
     Some(match (n, wide) {
-        (0, true) => mov_to_cr::<u64>,
-        (0, false) => mov_to_cr::<u32>,
-        (_, true) => mov_from_cr::<u64>,
-        (_, false) => mov_from_cr::<u32>,
+        (0, true) => any(mov_to_cr::<u64>),
+        (0, false) => any(mov_to_cr::<u32>),
+        (_, true) => any(mov_from_cr::<u64>),
+        (_, false) => any(mov_from_cr::<u32>),
     })
 }
 
@@ -287,10 +288,10 @@ pub(super) fn mov_dr(b: &mut Build<'_>, n: u32) -> Option<Handler> {
         return None;
     }
     Some(match (n, wide) {
-        (0, true) => mov_to_dr::<u64>,
-        (0, false) => mov_to_dr::<u32>,
-        (_, true) => mov_from_dr::<u64>,
-        (_, false) => mov_from_dr::<u32>,
+        (0, true) => any(mov_to_dr::<u64>),
+        (0, false) => any(mov_to_dr::<u32>),
+        (_, true) => any(mov_from_dr::<u64>),
+        (_, false) => any(mov_from_dr::<u32>),
     })
 }
 
@@ -322,10 +323,10 @@ fn lmsw_mem(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn lmsw_build(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_mem(0) {
-        return Some(lmsw_mem);
+        return Some(any(lmsw_mem));
     }
     b.op.src = b.reg(0);
-    Some(lmsw_reg)
+    Some(any(lmsw_reg))
 }
 
 fn smsw_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
@@ -345,7 +346,7 @@ fn smsw_mem(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn smsw_build(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_mem(0) {
-        return Some(smsw_mem);
+        return Some(any(smsw_mem));
     }
     b.op.dst = b.reg(0);
     crate::exec::by_wide_width!(b.width(0), smsw_reg)
@@ -392,9 +393,10 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Clts, "CLTS—Clear Task-Switched Flag in CR0", |_| Some(clts)).gate(Gate::Cpl0).ends(),
+    row(M::Clts, "CLTS—Clear Task-Switched Flag in CR0", |_| Some(any(clts))).gate(Gate::Cpl0).ends(),
     row(M::Lmsw, "LMSW—Load Machine Status Word", lmsw_build).gate(Gate::Cpl0).ends(),
     row(M::Smsw, "SMSW—Store Machine Status Word", smsw_build).gate(Gate::Control).outside(),
-    row(M::Xgetbv, "XGETBV—Get Value of Extended Control Register", |_| Some(xgetbv)).gate(Gate::Control),
-    row(M::Xsetbv, "XSETBV—Set Extended Control Register", |_| Some(xsetbv)).gate(Gate::Cpl0).ends(),
+    row(M::Xgetbv, "XGETBV—Get Value of Extended Control Register", |_| Some(any(xgetbv)))
+        .gate(Gate::Control),
+    row(M::Xsetbv, "XSETBV—Set Extended Control Register", |_| Some(any(xsetbv))).gate(Gate::Cpl0).ends(),
 ];

@@ -8,6 +8,7 @@ use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -229,16 +230,16 @@ fn far<const CALL: bool>(b: &mut Build<'_>) -> Option<Handler> {
         Code::Jmp_ptr1616 | Code::Call_ptr1616 => {
             b.op.disp = u64::from(b.insn.far_branch16());
             b.op.imm = i32::from(b.insn.far_branch_selector());
-            Some(direct::<CALL, u16>)
+            Some(any(direct::<CALL, u16>))
         }
         Code::Jmp_ptr1632 | Code::Call_ptr1632 => {
             b.op.disp = u64::from(b.insn.far_branch32());
             b.op.imm = i32::from(b.insn.far_branch_selector());
-            Some(direct::<CALL, u32>)
+            Some(any(direct::<CALL, u32>))
         }
-        Code::Jmp_m1616 | Code::Call_m1616 => Some(indirect::<CALL, u16>),
-        Code::Jmp_m1632 | Code::Call_m1632 => Some(indirect::<CALL, u32>),
-        Code::Jmp_m1664 | Code::Call_m1664 => Some(indirect::<CALL, u64>),
+        Code::Jmp_m1616 | Code::Call_m1616 => Some(any(indirect::<CALL, u16>)),
+        Code::Jmp_m1632 | Code::Call_m1632 => Some(any(indirect::<CALL, u32>)),
+        Code::Jmp_m1664 | Code::Call_m1664 => Some(any(indirect::<CALL, u64>)),
         _ => None,
     }
 }
@@ -290,9 +291,9 @@ fn retf_build(b: &mut Build<'_>) -> Option<Handler> {
         b.op.imm = i32::from(b.insn.immediate16());
     }
     match b.insn.code() {
-        Code::Retfw | Code::Retfw_imm16 => Some(retf::<u16>),
-        Code::Retfd | Code::Retfd_imm16 => Some(retf::<u32>),
-        _ => Some(retf::<u64>),
+        Code::Retfw | Code::Retfw_imm16 => Some(any(retf::<u16>)),
+        Code::Retfd | Code::Retfd_imm16 => Some(any(retf::<u32>)),
+        _ => Some(any(retf::<u64>)),
     }
 }
 

@@ -6,6 +6,7 @@ use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -56,17 +57,17 @@ fn popf<W: Width>(cpu: &mut Cpu, _op: &Op) -> Ran {
 
 fn pushf_build(b: &mut Build<'_>) -> Option<Handler> {
     Some(match b.insn.code() {
-        Code::Pushfw => pushf::<u16>,
-        Code::Pushfd => pushf::<u32>,
-        _ => pushf::<u64>,
+        Code::Pushfw => any(pushf::<u16>),
+        Code::Pushfd => any(pushf::<u32>),
+        _ => any(pushf::<u64>),
     })
 }
 
 fn popf_build(b: &mut Build<'_>) -> Option<Handler> {
     Some(match b.insn.code() {
-        Code::Popfw => popf::<u16>,
-        Code::Popfd => popf::<u32>,
-        _ => popf::<u64>,
+        Code::Popfw => any(popf::<u16>),
+        Code::Popfd => any(popf::<u32>),
+        _ => any(popf::<u64>),
     })
 }
 
@@ -130,8 +131,8 @@ pub(in crate::exec) const ROWS: &[Row] = &[
     row(M::Popf, POPF, popf_build).ends(),
     row(M::Popfd, POPF, popf_build).ends(),
     row(M::Popfq, POPF, popf_build).ends(),
-    row(M::Cli, "CLI—Clear Interrupt Flag", |_| Some(cli)).gate(Gate::Control).ends(),
-    row(M::Sti, "STI—Set Interrupt Flag", |_| Some(sti)).gate(Gate::Control).ends(),
-    row(M::Clac, "CLAC—Clear AC Flag in EFLAGS Register", |_| Some(clac)).gate(Gate::Control),
-    row(M::Stac, "STAC—Set AC Flag in EFLAGS Register", |_| Some(stac)).gate(Gate::Control),
+    row(M::Cli, "CLI—Clear Interrupt Flag", |_| Some(any(cli))).gate(Gate::Control).ends(),
+    row(M::Sti, "STI—Set Interrupt Flag", |_| Some(any(sti))).gate(Gate::Control).ends(),
+    row(M::Clac, "CLAC—Clear AC Flag in EFLAGS Register", |_| Some(any(clac))).gate(Gate::Control),
+    row(M::Stac, "STAC—Set AC Flag in EFLAGS Register", |_| Some(any(stac))).gate(Gate::Control),
 ];

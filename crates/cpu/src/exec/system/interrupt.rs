@@ -5,6 +5,7 @@ use arch::{Exception, Vector};
 use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 
+use crate::chain::{any, branch};
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -65,7 +66,7 @@ fn int1(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn int_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.imm = i32::from(b.insn.immediate8());
-    Some(int)
+    Some(branch(int))
 }
 
 /// RFLAGS bits IRET changes from privilege level `cpl` (*SDM vol. 2A, IRET*).
@@ -136,9 +137,9 @@ fn iret<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn iret_build(b: &mut Build<'_>) -> Option<Handler> {
     Some(match b.insn.code() {
-        Code::Iretw => iret::<u16>,
-        Code::Iretd => iret::<u32>,
-        _ => iret::<u64>,
+        Code::Iretw => branch(iret::<u16>),
+        Code::Iretd => branch(iret::<u32>),
+        _ => branch(iret::<u64>),
     })
 }
 
@@ -158,11 +159,11 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
     row(M::Int, INT, int_build).outside(),
-    row(M::Int3, INT, |_| Some(int3)),
-    row(M::Into, INT, |_| Some(into)).outside(),
-    row(M::Int1, INT, |_| Some(int1)),
+    row(M::Int3, INT, |_| Some(branch(int3))),
+    row(M::Into, INT, |_| Some(any(into))).outside(),
+    row(M::Int1, INT, |_| Some(branch(int1))),
     row(M::Iret, IRET, iret_build).outside(),
     row(M::Iretd, IRET, iret_build).outside(),
     row(M::Iretq, IRET, iret_build).outside(),
-    Row::new(M::Hlt, "HLT—Halt", Group::System, |_| Some(hlt)).gate(Gate::Cpl0).ends(),
+    Row::new(M::Hlt, "HLT—Halt", Group::System, |_| Some(any(hlt))).gate(Gate::Cpl0).ends(),
 ];

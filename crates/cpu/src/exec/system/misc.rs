@@ -9,6 +9,7 @@ use iced_x86::Mnemonic as M;
 use mem::raw::Width;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::exec::by_wide_width;
 use crate::mmu::walk::Access;
@@ -119,7 +120,7 @@ fn monitor_build(b: &mut Build<'_>) -> Option<Handler> {
     b.segment(segment, address);
     b.op.aux = b.op.ea & (EA_16 | EA_32);
     b.op.ea &= !(EA_16 | EA_32);
-    Some(monitor)
+    Some(any(monitor))
 }
 
 /// MWAIT: waits a short time, unless the line has changed since MONITOR; an
@@ -152,9 +153,9 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Cpuid, "CPUID—CPU Identification", |_| Some(cpuid)).outside(),
+    row(M::Cpuid, "CPUID—CPU Identification", |_| Some(any(cpuid))).outside(),
     row(M::Rdrand, "RDRAND—Read Random Number", random_build),
     row(M::Rdseed, "RDSEED—Read Random SEED", random_build),
     row(M::Monitor, "MONITOR—Set Up Monitor Address", monitor_build).gate(Gate::Control),
-    row(M::Mwait, "MWAIT—Monitor Wait", |_| Some(mwait)).gate(Gate::Control).ends(),
+    row(M::Mwait, "MWAIT—Monitor Wait", |_| Some(any(mwait))).gate(Gate::Control).ends(),
 ];

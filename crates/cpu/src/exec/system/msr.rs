@@ -6,6 +6,7 @@ use arch::regs::{Cr4, gpr};
 use iced_x86::Mnemonic as M;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -63,7 +64,7 @@ fn rdpid(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn rdpid_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
-    Some(rdpid)
+    Some(any(rdpid))
 }
 
 /// There is no performance counter: no value of ECX is valid.
@@ -77,14 +78,16 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Rdmsr, "RDMSR—Read From Model Specific Register", |_| Some(rdmsr)).gate(Gate::Cpl0),
-    row(M::Wrmsr, "WRMSR—Write to Model Specific Register", |_| Some(wrmsr)).gate(Gate::Cpl0).ends(),
-    row(M::Rdtsc, "RDTSC—Read Time-Stamp Counter", |_| Some(rdtsc)).gate(Gate::Control).inside_with_sgx2(),
-    row(M::Rdtscp, "RDTSCP—Read Time-Stamp Counter and Processor ID", |_| Some(rdtscp))
+    row(M::Rdmsr, "RDMSR—Read From Model Specific Register", |_| Some(any(rdmsr))).gate(Gate::Cpl0),
+    row(M::Wrmsr, "WRMSR—Write to Model Specific Register", |_| Some(any(wrmsr))).gate(Gate::Cpl0).ends(),
+    row(M::Rdtsc, "RDTSC—Read Time-Stamp Counter", |_| Some(any(rdtsc)))
+        .gate(Gate::Control)
+        .inside_with_sgx2(),
+    row(M::Rdtscp, "RDTSCP—Read Time-Stamp Counter and Processor ID", |_| Some(any(rdtscp)))
         .gate(Gate::Control)
         .inside_with_sgx2(),
     row(M::Rdpid, "RDPID—Read Processor ID", rdpid_build),
-    row(M::Rdpmc, "RDPMC—Read Performance-Monitoring Counters", |_| Some(rdpmc))
+    row(M::Rdpmc, "RDPMC—Read Performance-Monitoring Counters", |_| Some(any(rdpmc)))
         .gate(Gate::Control)
         .outside(),
 ];

@@ -11,6 +11,7 @@ use sgx::{Leaf, Package, Port};
 use sgx_abi::{Encls, Enclu};
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::op::{Flow, Op};
 use crate::ops::{Gate, Group, Row};
 use crate::sgx_port::CpuPort;
@@ -138,8 +139,10 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Encls, "ENCLS—Execute an Enclave System Function of Specified Leaf Number", |_| Some(encls)),
-    row(M::Enclu, "ENCLU—Execute an Enclave User Function of Specified Leaf Number", |_| Some(enclu)),
+    row(M::Encls, "ENCLS—Execute an Enclave System Function of Specified Leaf Number", |_| {
+        Some(any(encls))
+    }),
+    row(M::Enclu, "ENCLU—Execute an Enclave User Function of Specified Leaf Number", |_| Some(any(enclu))),
     // No virtualisation: ENCLV is undefined.
     row(M::Enclv, "ENCLV—Execute an Enclave VMM Function of Specified Leaf Number", |_| None),
 ];

@@ -6,6 +6,7 @@ use arch::regs::{Efer, dr6, gpr, rflags};
 use iced_x86::{Code, Mnemonic as M};
 
 use crate::Cpu;
+use crate::chain::branch;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -107,11 +108,15 @@ fn sysexit<const WIDE: bool>(cpu: &mut Cpu, _op: &Op) -> Ran {
 }
 
 fn sysret_build(b: &mut Build<'_>) -> Option<Handler> {
-    if b.insn.code() == Code::Sysretq { Some(sysret::<true>) } else { Some(sysret::<false>) }
+    if b.insn.code() == Code::Sysretq { Some(branch(sysret::<true>)) } else { Some(branch(sysret::<false>)) }
 }
 
 fn sysexit_build(b: &mut Build<'_>) -> Option<Handler> {
-    if b.insn.code() == Code::Sysexitq { Some(sysexit::<true>) } else { Some(sysexit::<false>) }
+    if b.insn.code() == Code::Sysexitq {
+        Some(branch(sysexit::<true>))
+    } else {
+        Some(branch(sysexit::<false>))
+    }
 }
 
 const SYSRET: &str = "SYSRET—Return From Fast System Call";
@@ -123,10 +128,10 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Syscall, "SYSCALL—Fast System Call", |_| Some(syscall)).outside(),
+    row(M::Syscall, "SYSCALL—Fast System Call", |_| Some(branch(syscall))).outside(),
     row(M::Sysret, SYSRET, sysret_build).gate(Gate::Cpl0),
     row(M::Sysretq, SYSRET, sysret_build).gate(Gate::Cpl0),
-    row(M::Sysenter, "SYSENTER—Fast System Call", |_| Some(sysenter)).outside(),
+    row(M::Sysenter, "SYSENTER—Fast System Call", |_| Some(branch(sysenter))).outside(),
     row(M::Sysexit, SYSEXIT, sysexit_build).gate(Gate::Cpl0),
     row(M::Sysexitq, SYSEXIT, sysexit_build).gate(Gate::Cpl0),
 ];

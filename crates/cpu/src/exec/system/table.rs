@@ -9,6 +9,7 @@ use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -69,17 +70,17 @@ fn load_table<const IDT: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn store_table_build<const IDT: bool>(b: &mut Build<'_>) -> Option<Handler> {
     Some(match b.insn.code() {
-        Code::Sgdt_m1664 | Code::Sidt_m1664 => store_table::<IDT, u64>,
-        _ => store_table::<IDT, u32>,
+        Code::Sgdt_m1664 | Code::Sidt_m1664 => any(store_table::<IDT, u64>),
+        _ => any(store_table::<IDT, u32>),
     })
 }
 
 fn load_table_build<const IDT: bool>(b: &mut Build<'_>) -> Option<Handler> {
     let (misc, handler): (u8, Handler) = match b.insn.code() {
-        Code::Lgdt_m1664 | Code::Lidt_m1664 => (8, load_table::<IDT, u64>),
+        Code::Lgdt_m1664 | Code::Lidt_m1664 => (8, any(load_table::<IDT, u64>)),
         // With a 16-bit operand the base has 24 bits.
-        Code::Lgdt_m1632_16 | Code::Lidt_m1632_16 => (3, load_table::<IDT, u32>),
-        _ => (4, load_table::<IDT, u32>),
+        Code::Lgdt_m1632_16 | Code::Lidt_m1632_16 => (3, any(load_table::<IDT, u32>)),
+        _ => (4, any(load_table::<IDT, u32>)),
     };
     b.op.misc = misc;
     Some(handler)
@@ -171,7 +172,7 @@ fn ltr(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn load_system_build<const TR: bool>(b: &mut Build<'_>) -> Option<Handler> {
     operand_build(b, 0);
-    if TR { Some(ltr) } else { Some(lldt) }
+    if TR { Some(any(ltr)) } else { Some(any(lldt)) }
 }
 
 fn store_reg<const TR: bool, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
@@ -193,17 +194,17 @@ fn store_mem<const TR: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn store_system_build<const TR: bool>(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_mem(0) {
-        return if TR { Some(store_mem::<true>) } else { Some(store_mem::<false>) };
+        return if TR { Some(any(store_mem::<true>)) } else { Some(any(store_mem::<false>)) };
     }
     b.op.dst = b.reg(0);
     let width = b.width(0);
     match (TR, width) {
-        (true, 2) => Some(store_reg::<true, u16>),
-        (true, 4) => Some(store_reg::<true, u32>),
-        (true, _) => Some(store_reg::<true, u64>),
-        (false, 2) => Some(store_reg::<false, u16>),
-        (false, 4) => Some(store_reg::<false, u32>),
-        (false, _) => Some(store_reg::<false, u64>),
+        (true, 2) => Some(any(store_reg::<true, u16>)),
+        (true, 4) => Some(any(store_reg::<true, u32>)),
+        (true, _) => Some(any(store_reg::<true, u64>)),
+        (false, 2) => Some(any(store_reg::<false, u16>)),
+        (false, 4) => Some(any(store_reg::<false, u32>)),
+        (false, _) => Some(any(store_reg::<false, u64>)),
     }
 }
 
@@ -229,7 +230,7 @@ fn verify<const WRITE: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn verify_build<const WRITE: bool>(b: &mut Build<'_>) -> Option<Handler> {
     operand_build(b, 0);
-    Some(verify::<WRITE>)
+    Some(any(verify::<WRITE>))
 }
 
 /// What LAR and LSL tell of (*SDM vol. 2A, LAR table 3-53; LSL table 3-56*).
@@ -274,9 +275,9 @@ fn inspect_build<const LIMIT: bool>(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
     operand_build(b, 1);
     match b.width(0) {
-        2 => Some(inspect::<LIMIT, u16>),
-        4 => Some(inspect::<LIMIT, u32>),
-        _ => Some(inspect::<LIMIT, u64>),
+        2 => Some(any(inspect::<LIMIT, u16>)),
+        4 => Some(any(inspect::<LIMIT, u32>)),
+        _ => Some(any(inspect::<LIMIT, u64>)),
     }
 }
 
@@ -303,10 +304,10 @@ fn arpl_mem(cpu: &mut Cpu, op: &Op) -> Ran {
 fn arpl_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.src = b.reg(1);
     if b.is_mem(0) {
-        return Some(arpl_mem);
+        return Some(any(arpl_mem));
     }
     b.op.dst = b.reg(0);
-    Some(arpl_reg)
+    Some(any(arpl_reg))
 }
 
 const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row {

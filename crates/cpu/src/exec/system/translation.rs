@@ -8,6 +8,7 @@ use iced_x86::Mnemonic as M;
 use mem::raw::Width;
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::mmu::walk::Access;
 use crate::op::{Flow, Handler, Op};
@@ -106,7 +107,7 @@ fn invpcid<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn invpcid_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
-    if b.width(0) == 8 { Some(invpcid::<u64>) } else { Some(invpcid::<u32>) }
+    if b.width(0) == 8 { Some(any(invpcid::<u64>)) } else { Some(any(invpcid::<u32>)) }
 }
 
 /// CLFLUSH, CLFLUSHOPT, CLWB fault as a load of a byte does.
@@ -128,11 +129,11 @@ const fn row(mnemonic: M, sdm: &'static str, build: crate::ops::Builder) -> Row 
 
 /// This file's part of the instruction table.
 pub(in crate::exec) const ROWS: &[Row] = &[
-    row(M::Invlpg, "INVLPG—Invalidate TLB Entries", |_| Some(invlpg)).gate(Gate::Cpl0).ends(),
+    row(M::Invlpg, "INVLPG—Invalidate TLB Entries", |_| Some(any(invlpg))).gate(Gate::Cpl0).ends(),
     row(M::Invpcid, "INVPCID—Invalidate Process-Context Identifier", invpcid_build).gate(Gate::Cpl0).ends(),
-    row(M::Invd, "INVD—Invalidate Internal Caches", |_| Some(privileged_nop)).gate(Gate::Cpl0),
-    row(M::Wbinvd, "WBINVD—Write Back and Invalidate Cache", |_| Some(privileged_nop)).gate(Gate::Cpl0),
-    row(M::Clflush, "CLFLUSH—Flush Cache Line", |_| Some(flush_line)),
-    row(M::Clflushopt, "CLFLUSHOPT—Flush Cache Line Optimized", |_| Some(flush_line)),
-    row(M::Clwb, "CLWB—Cache Line Write Back", |_| Some(flush_line)),
+    row(M::Invd, "INVD—Invalidate Internal Caches", |_| Some(any(privileged_nop))).gate(Gate::Cpl0),
+    row(M::Wbinvd, "WBINVD—Write Back and Invalidate Cache", |_| Some(any(privileged_nop))).gate(Gate::Cpl0),
+    row(M::Clflush, "CLFLUSH—Flush Cache Line", |_| Some(any(flush_line))),
+    row(M::Clflushopt, "CLFLUSHOPT—Flush Cache Line Optimized", |_| Some(any(flush_line))),
+    row(M::Clwb, "CLWB—Cache Line Write Back", |_| Some(any(flush_line))),
 ];

@@ -8,6 +8,7 @@ use mem::raw::Width;
 
 use super::{Ran, gate, mmx, vector_registers};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -58,19 +59,19 @@ fn movnti<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 fn movnti_build(b: &mut Build<'_>) -> Option<Handler> {
     b.op.src = b.reg(1);
-    if b.width(1) == 8 { Some(movnti::<u64>) } else { Some(movnti::<u32>) }
+    if b.width(1) == 8 { Some(any(movnti::<u64>)) } else { Some(any(movnti::<u32>)) }
 }
 
 fn is_vex(b: &Build<'_>) -> bool {
     b.insn.code().encoding() == EncodingKind::VEX
 }
 
-const FENCE: fn(&mut Build<'_>) -> Option<Handler> = |_| Some(fence);
-const NOTHING: fn(&mut Build<'_>) -> Option<Handler> = |_| Some(nothing);
+const FENCE: fn(&mut Build<'_>) -> Option<Handler> = |_| Some(any(fence));
+const NOTHING: fn(&mut Build<'_>) -> Option<Handler> = |_| Some(any(nothing));
 const LDMXCSR: fn(&mut Build<'_>) -> Option<Handler> =
-    |b| if is_vex(b) { Some(ldmxcsr::<true>) } else { Some(ldmxcsr::<false>) };
+    |b| if is_vex(b) { Some(any(ldmxcsr::<true>)) } else { Some(any(ldmxcsr::<false>)) };
 const STMXCSR: fn(&mut Build<'_>) -> Option<Handler> =
-    |b| if is_vex(b) { Some(stmxcsr::<true>) } else { Some(stmxcsr::<false>) };
+    |b| if is_vex(b) { Some(any(stmxcsr::<true>)) } else { Some(any(stmxcsr::<false>)) };
 
 const LOAD: &str = "LDMXCSR—Load MXCSR Register";
 const STORE: &str = "STMXCSR—Store MXCSR Register State";
@@ -84,10 +85,12 @@ pub(in crate::exec) const ROWS: &[Row] = &[
     Row::new(M::Stmxcsr, STORE, Group::Sse, STMXCSR),
     Row::new(M::Vstmxcsr, STORE, Group::Avx, STMXCSR),
     Row::new(M::Vzeroupper, "VZEROUPPER—Zero Upper Bits of YMM and ZMM Registers", Group::Avx, |_| {
-        Some(vzero::<false>)
+        Some(any(vzero::<false>))
     }),
-    Row::new(M::Vzeroall, "VZEROALL—Zero XMM, YMM, and ZMM Registers", Group::Avx, |_| Some(vzero::<true>)),
-    Row::new(M::Emms, "EMMS—Empty MMX Technology State", Group::Mmx, |_| Some(mmx::emms)),
+    Row::new(M::Vzeroall, "VZEROALL—Zero XMM, YMM, and ZMM Registers", Group::Avx, |_| {
+        Some(any(vzero::<true>))
+    }),
+    Row::new(M::Emms, "EMMS—Empty MMX Technology State", Group::Mmx, |_| Some(any(mmx::emms))),
     Row::new(M::Mfence, "MFENCE—Memory Fence", Group::Sse, FENCE),
     Row::new(M::Lfence, "LFENCE—Load Fence", Group::Sse, NOTHING),
     Row::new(M::Sfence, "SFENCE—Store Fence", Group::Sse, NOTHING),

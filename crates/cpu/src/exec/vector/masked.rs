@@ -6,6 +6,7 @@ use iced_x86::{EncodingKind, Mnemonic as M, OpKind};
 use mem::raw::Width;
 
 use super::{Ran, gate, mmx};
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -101,10 +102,10 @@ fn vmaskmov(b: &mut Build<'_>) -> Option<Handler> {
     let quad = matches!(b.insn.mnemonic(), M::Vmaskmovpd | M::Vpmaskmovq);
     b.op.aux = (bytes / if quad { 8 } else { 4 }) as u8;
     match (quad, store) {
-        (false, false) => Some(mask_load::<u32>),
-        (true, false) => Some(mask_load::<u64>),
-        (false, true) => Some(vmaskmov_store::<u32>),
-        (true, true) => Some(vmaskmov_store::<u64>),
+        (false, false) => Some(any(mask_load::<u32>)),
+        (true, false) => Some(any(mask_load::<u64>)),
+        (false, true) => Some(any(vmaskmov_store::<u32>)),
+        (true, true) => Some(any(vmaskmov_store::<u64>)),
     }
 }
 
@@ -137,10 +138,10 @@ fn maskmov_bytes(b: &mut Build<'_>) -> Option<Handler> {
     Some(match (b.insn.mnemonic(), b.insn.code().encoding()) {
         (M::Maskmovq, _) => {
             b.op.aux = 8;
-            maskmovq
+            any(maskmovq)
         }
-        (_, EncodingKind::VEX) => maskmovdqu::<true>,
-        _ => maskmovdqu::<false>,
+        (_, EncodingKind::VEX) => any(maskmovdqu::<true>),
+        _ => any(maskmovdqu::<false>),
     })
 }
 
@@ -185,10 +186,10 @@ fn gather_build(b: &mut Build<'_>) -> Option<Handler> {
     let count = (index.size() / index_bytes).min(b.width(0) / element);
     b.op.imm = count as i32;
     match (wide_index, element) {
-        (false, 4) => Some(gather::<u32, u32>),
-        (false, 8) => Some(gather::<u32, u64>),
-        (true, 4) => Some(gather::<u64, u32>),
-        (true, 8) => Some(gather::<u64, u64>),
+        (false, 4) => Some(any(gather::<u32, u32>)),
+        (false, 8) => Some(any(gather::<u32, u64>)),
+        (true, 4) => Some(any(gather::<u64, u32>)),
+        (true, 8) => Some(any(gather::<u64, u64>)),
         _ => None,
     }
 }

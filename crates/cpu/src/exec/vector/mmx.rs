@@ -12,6 +12,7 @@ use mem::raw::Width;
 use super::assemble::Needs;
 use super::{Ran, run, source};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 
@@ -83,7 +84,7 @@ pub(super) fn thunk_handler(b: &mut Build<'_>, needs: Needs) -> Handler {
     if b.op.aux == 16 {
         b.op.misc |= ALIGNED;
     }
-    thunk
+    any(thunk)
 }
 
 fn thunk(cpu: &mut Cpu, op: &Op) -> Ran {
@@ -157,7 +158,7 @@ pub(super) fn move_handler(b: &mut Build<'_>) -> Option<Handler> {
     let (to, from) = (mm(0), mm(1));
     if to && from {
         (b.op.dst, b.op.src) = (b.reg_number(0), b.reg_number(1));
-        return Some(copy);
+        return Some(any(copy));
     }
     if to {
         b.op.dst = b.reg_number(0);
@@ -165,10 +166,10 @@ pub(super) fn move_handler(b: &mut Build<'_>) -> Option<Handler> {
             b.op.src = b.reg(1);
         }
         return match (b.width(1), b.is_mem(1)) {
-            (4, true) => Some(load::<u32, true>),
-            (8, true) => Some(load::<u64, true>),
-            (4, false) => Some(load::<u32, false>),
-            (8, false) => Some(load::<u64, false>),
+            (4, true) => Some(any(load::<u32, true>)),
+            (8, true) => Some(any(load::<u64, true>)),
+            (4, false) => Some(any(load::<u32, false>)),
+            (8, false) => Some(any(load::<u64, false>)),
             _ => None,
         };
     }
@@ -177,10 +178,10 @@ pub(super) fn move_handler(b: &mut Build<'_>) -> Option<Handler> {
         b.op.dst = b.reg(0);
     }
     match (b.width(0), b.is_mem(0)) {
-        (4, true) => Some(store::<u32, true>),
-        (8, true) => Some(store::<u64, true>),
-        (4, false) => Some(store::<u32, false>),
-        (8, false) => Some(store::<u64, false>),
+        (4, true) => Some(any(store::<u32, true>)),
+        (8, true) => Some(any(store::<u64, true>)),
+        (4, false) => Some(any(store::<u32, false>)),
+        (8, false) => Some(any(store::<u64, false>)),
         _ => None,
     }
 }

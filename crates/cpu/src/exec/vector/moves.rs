@@ -8,6 +8,7 @@ use mem::raw::Width;
 
 use super::{Ran, address, gate, mmx, run, source};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -74,6 +75,7 @@ unsafe fn store_vector<const N: usize>(from: *const u8, to: *mut u8) {
     }
 }
 
+#[inline(always)]
 fn load<const N: usize, const VEX: bool, const FROM: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     gate::<VEX>(cpu)?;
     let from: *const u8 = match FROM {
@@ -95,6 +97,7 @@ fn load<const N: usize, const VEX: bool, const FROM: u8>(cpu: &mut Cpu, op: &Op)
     Ok(Flow::Next)
 }
 
+#[inline(always)]
 fn store<const N: usize, const VEX: bool, const ALIGNED: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
     gate::<VEX>(cpu)?;
     let la = address::<true, ALIGNED>(cpu, op, N)?;
@@ -118,6 +121,7 @@ fn store_slow(cpu: &mut Cpu, la: u64, op: &Op, n: usize) -> Result<(), Exception
 }
 
 /// MOVD and MOVQ to a general register.
+#[inline(always)]
 fn to_general<W: Width, const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
     gate::<VEX>(cpu)?;
     let value = cpu.s.vec[usize::from(op.src & 31)].0[0];
@@ -126,6 +130,7 @@ fn to_general<W: Width, const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 /// An exclusive OR of a register with itself.
+#[inline(always)]
 fn zero<const VEX: bool>(cpu: &mut Cpu, op: &Op) -> Ran {
     gate::<VEX>(cpu)?;
     let to: *mut u8 = (&raw mut cpu.s.vec[usize::from(op.dst & 31)]).cast();
@@ -153,7 +158,7 @@ pub(super) fn zero_idiom(b: &mut Build<'_>) -> Option<Handler> {
         _ => return None,
     };
     b.op.dst = b.reg_number(0);
-    Some(if vex { zero::<true> } else { zero::<false> })
+    Some(if vex { any(zero::<true>) } else { any(zero::<false>) })
 }
 
 fn is_aligned(mnemonic: M) -> bool {
@@ -197,10 +202,10 @@ fn build(b: &mut Build<'_>) -> Option<Handler> {
         b.op.dst = b.reg(0);
         b.op.src = b.reg_number(1);
         return match (b.width(0), vex) {
-            (4, false) => Some(to_general::<u32, false>),
-            (8, false) => Some(to_general::<u64, false>),
-            (4, true) => Some(to_general::<u32, true>),
-            (8, true) => Some(to_general::<u64, true>),
+            (4, false) => Some(any(to_general::<u32, false>)),
+            (8, false) => Some(any(to_general::<u64, false>)),
+            (4, true) => Some(any(to_general::<u32, true>)),
+            (8, true) => Some(any(to_general::<u64, true>)),
             _ => None,
         };
     }
@@ -225,7 +230,7 @@ fn load_handler(n: usize, vex: bool, from: u8) -> Option<Handler> {
     macro_rules! handler {
         ($($n:literal $vex:literal $from:ident),* $(,)?) => {
             match (n, vex, from) {
-                $(($n, $vex, $from) => Some(load::<$n, $vex, $from> as Handler),)*
+                $(($n, $vex, $from) => Some(any(load::<$n, $vex, $from>)),)*
                 _ => None,
             }
         };
@@ -242,7 +247,7 @@ fn store_handler(n: usize, vex: bool, aligned: bool) -> Option<Handler> {
     macro_rules! handler {
         ($($n:literal $vex:literal $aligned:literal),* $(,)?) => {
             match (n, vex, aligned) {
-                $(($n, $vex, $aligned) => Some(store::<$n, $vex, $aligned> as Handler),)*
+                $(($n, $vex, $aligned) => Some(any(store::<$n, $vex, $aligned>)),)*
                 _ => None,
             }
         };

@@ -8,6 +8,7 @@ use iced_x86::{EncodingKind, Mnemonic as M, OpKind, Register};
 use super::assemble::{Control, NEVER_STORE, Needs, assemble};
 use super::{Ran, address, gate, mmx, moves, precision, source, write_scratch};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 
@@ -61,7 +62,7 @@ pub(in crate::exec) fn build(b: &mut Build<'_>) -> Option<Handler> {
     macro_rules! handler {
         ($($vex:literal $memory:ident $mxcsr:literal $flags:literal),* $(,)?) => {
             match (vex, memory, needs.mxcsr, needs.flags) {
-                $(($vex, $memory, $mxcsr, $flags) => Some(run::<$vex, $memory, $mxcsr, $flags> as Handler),)*
+                $(($vex, $memory, $mxcsr, $flags) => Some(any(run::<$vex, $memory, $mxcsr, $flags>)),)*
                 _ => None,
             }
         };
@@ -78,6 +79,7 @@ pub(in crate::exec) fn build(b: &mut Build<'_>) -> Option<Handler> {
     ]
 }
 
+#[inline(always)]
 fn run<const VEX: bool, const MEMORY: u8, const MXCSR: bool, const FLAGS: bool>(
     cpu: &mut Cpu,
     op: &Op,

@@ -14,7 +14,8 @@ use mem::Ram;
 
 use crate::bus::NoBus;
 use crate::cache::Mode;
-use crate::decode::{Decoded, decode};
+use crate::chain::{any, run_one};
+use crate::decode::decode_one;
 use crate::state::VectorReg;
 use crate::{Cpu, Model, Shared, ops};
 
@@ -61,9 +62,8 @@ fn encode(insn: &Instruction) -> Vec<u8> {
 
 /// Decodes and executes one instruction.
 fn run_bytes(cpu: &mut Cpu, bytes: &[u8]) -> Result<(), Exception> {
-    let Decoded::Run(run) = decode(cpu, bytes, 0, Mode::Bits64, true) else { panic!("incomplete") };
-    let op = run.ops[0];
-    (op.run)(cpu, &op).map(|_| ())
+    let op = decode_one(cpu, bytes, 0, Mode::Bits64);
+    run_one(cpu, &op).map(|_| ())
 }
 
 fn run(cpu: &mut Cpu, insn: Result<Instruction, iced_x86::IcedError>) -> Result<(), Exception> {
@@ -201,9 +201,9 @@ fn every_vector_instruction_of_the_model_has_a_row_and_builds() {
     let all = samples(&model);
     for insn in &all {
         let bytes = encode(insn);
-        let Decoded::Run(run) = decode(&mut cpu, &bytes, 0, Mode::Bits64, true) else { panic!() };
-        let run = run.ops[0].run as *const ();
-        if run == ops::undefined as *const () || run == ops::unimplemented as *const () {
+        let run = decode_one(&mut cpu, &bytes, 0, Mode::Bits64).run;
+        if [any(ops::undefined), any(ops::unimplemented)].iter().any(|&none| std::ptr::fn_addr_eq(run, none))
+        {
             missing.push(insn.code());
         }
     }
@@ -714,8 +714,8 @@ fn thirty_two_bit_code_uses_the_same_thunks() {
     assert!(cpu.ram.write(DATA, &[1; 16]));
     assert!(cpu.ram.write(DATA + 0x100, &[2; 16]));
     let bits32 = |cpu: &mut Cpu, bytes: &[u8]| {
-        let Decoded::Run(run) = decode(cpu, bytes, 0, Mode::Bits32, true) else { panic!("incomplete") };
-        (run.ops[0].run)(cpu, &run.ops[0]).map(|_| cpu.s.vec[1].0[0])
+        let op = decode_one(cpu, bytes, 0, Mode::Bits32);
+        run_one(cpu, &op).map(|_| cpu.s.vec[1].0[0])
     };
     // paddb xmm1, [ebx]; the same of gs; vpaddb xmm1, xmm1, [DATA]
     assert_eq!(bits32(&mut cpu, &[0x66, 0x0f, 0xfc, 0x0b]), Ok(0x0101_0101_0101_0101));

@@ -7,6 +7,7 @@ use arch::regs::{Cr0, rflags};
 use super::stack::FLAGS;
 use super::{Ran, available, enter, waits};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::state::X87;
@@ -25,45 +26,45 @@ macro_rules! control {
     ($name:ident, $waiting:ident, $handler:expr) => {
         pub(super) fn $name(b: &mut Build<'_>) -> Option<Handler> {
             let _ = &b;
-            Some($handler)
+            Some(any($handler))
         }
         pub(super) fn $waiting(b: &mut Build<'_>) -> Option<Handler> {
             b.op.misc = WAITS;
-            Some($handler)
+            Some(any($handler))
         }
     };
 }
 
 /// WAIT: the only one that minds CR0.MP (*SDM vol. 3A §2.5*).
 pub(super) fn wait(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(|cpu, _| {
+    Some(any(|cpu: &mut Cpu, _: &Op| {
         if cpu.s.cr0.contains(Cr0::MP | Cr0::TS) {
             return Err(Exception::NM);
         }
         waits(cpu)?;
         Ok(Flow::Next)
-    })
+    }))
 }
 
-control!(fninit, finit, |cpu, op| {
+control!(fninit, finit, |cpu: &mut Cpu, op: &Op| {
     begin(cpu, op)?;
     cpu.s.x87.init();
     Ok(Flow::Next)
 });
 
-control!(fnclex, fclex, |cpu, op| {
+control!(fnclex, fclex, |cpu: &mut Cpu, op: &Op| {
     begin(cpu, op)?;
     cpu.s.x87.sw &= 0x7f00;
     Ok(Flow::Next)
 });
 
 // FNENI, FNDISI, FNSETPM: nothing since the 80387.
-control!(obsolete, obsolete_waiting, |cpu, op| {
+control!(obsolete, obsolete_waiting, |cpu: &mut Cpu, op: &Op| {
     begin(cpu, op)?;
     Ok(Flow::Next)
 });
 
-control!(fnstcw, fstcw, |cpu, op| {
+control!(fnstcw, fstcw, |cpu: &mut Cpu, op: &Op| {
     begin(cpu, op)?;
     let la = cpu.ea(op, 2, true)?;
     cpu.store::<u16>(la, cpu.s.x87.cw, op.seg)?;
@@ -85,7 +86,7 @@ fn store_status_ax(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 pub(super) fn fnstsw(b: &mut Build<'_>) -> Option<Handler> {
-    Some(if b.is_mem(0) { store_status_mem } else { store_status_ax })
+    Some(if b.is_mem(0) { any(store_status_mem) } else { any(store_status_ax) })
 }
 
 pub(super) fn fstsw(b: &mut Build<'_>) -> Option<Handler> {
@@ -94,13 +95,13 @@ pub(super) fn fstsw(b: &mut Build<'_>) -> Option<Handler> {
 }
 
 pub(super) fn fldcw(_b: &mut Build<'_>) -> Option<Handler> {
-    Some(|cpu, op| {
+    Some(any(|cpu: &mut Cpu, op: &Op| {
         enter(cpu)?;
         let la = cpu.ea(op, 2, false)?;
         let cw = cpu.load::<u16>(la, op.seg)?;
         cpu.s.x87.set_cw(cw);
         Ok(Flow::Next)
-    })
+    }))
 }
 
 /// Formats of the environment.
@@ -247,27 +248,27 @@ fn sized(b: &mut Build<'_>, handler: Handler) -> Option<Handler> {
 }
 
 pub(super) fn fnstenv(b: &mut Build<'_>) -> Option<Handler> {
-    sized(b, store_environment)
+    sized(b, any(store_environment))
 }
 
 pub(super) fn fstenv(b: &mut Build<'_>) -> Option<Handler> {
     b.op.misc = WAITS;
-    sized(b, store_environment)
+    sized(b, any(store_environment))
 }
 
 pub(super) fn fldenv(b: &mut Build<'_>) -> Option<Handler> {
-    sized(b, reload_environment)
+    sized(b, any(reload_environment))
 }
 
 pub(super) fn fnsave(b: &mut Build<'_>) -> Option<Handler> {
-    sized(b, save)
+    sized(b, any(save))
 }
 
 pub(super) fn fsave(b: &mut Build<'_>) -> Option<Handler> {
     b.op.misc = WAITS;
-    sized(b, save)
+    sized(b, any(save))
 }
 
 pub(super) fn frstor(b: &mut Build<'_>) -> Option<Handler> {
-    sized(b, restore)
+    sized(b, any(restore))
 }

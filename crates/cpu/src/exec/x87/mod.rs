@@ -24,6 +24,7 @@ use arch::regs::Cr0;
 use iced_x86::{Mnemonic as M, OpCodeOperandKind, Register};
 
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{EA_16, Flow, Handler, Op};
 use crate::ops::{Group, Row};
@@ -258,19 +259,19 @@ fn store<const POP: bool>(b: &mut Build<'_>) -> Option<Handler> {
 
 fn fld(b: &mut Build<'_>) -> Option<Handler> {
     let handler: Handler = match size(b) {
-        0 => moves::load_sti,
-        4 => moves::load::<moves::F32>,
-        8 => moves::load::<moves::F64>,
-        _ => moves::load::<moves::F80>,
+        0 => any(moves::load_sti),
+        4 => any(moves::load::<moves::F32>),
+        8 => any(moves::load::<moves::F64>),
+        _ => any(moves::load::<moves::F80>),
     };
     with_host(b, None, false, handler)
 }
 
 fn fild(b: &mut Build<'_>) -> Option<Handler> {
     let handler: Handler = match size(b) {
-        2 => moves::load::<moves::I16>,
-        4 => moves::load::<moves::I32>,
-        _ => moves::load::<moves::I64>,
+        2 => any(moves::load::<moves::I16>),
+        4 => any(moves::load::<moves::I32>),
+        _ => any(moves::load::<moves::I64>),
     };
     with_host(b, None, false, handler)
 }
@@ -281,22 +282,22 @@ fn fst<const POP: bool>(b: &mut Build<'_>) -> Option<Handler> {
             // FSTP has undocumented second encodings: use the first.
             let i = b.reg_number(0) & 7;
             let code = [0xdd, if POP { 0xd8 } else { 0xd0 } | i];
-            with_host(b, Some(code), false, moves::store_sti::<POP>)
+            with_host(b, Some(code), false, any(moves::store_sti::<POP>))
         }
-        10 => with_host(b, None, true, moves::store80),
+        10 => with_host(b, None, true, any(moves::store80)),
         _ => store::<POP>(b),
     }
 }
 
 fn fxch(b: &mut Build<'_>) -> Option<Handler> {
     let i = b.reg_number(1) & 7;
-    with_host(b, Some([0xd9, 0xc8 | i]), false, moves::exchange)
+    with_host(b, Some([0xd9, 0xc8 | i]), false, any(moves::exchange))
 }
 
 /// Builder of an instruction on registers with its handler in [`moves`].
 macro_rules! moved {
     ($handler:expr) => {
-        |b| with_host(b, None, false, $handler)
+        |b| with_host(b, None, false, any($handler))
     };
 }
 
@@ -305,7 +306,7 @@ macro_rules! alone {
     ($handler:expr) => {
         |b| {
             encoding(b)?;
-            Some($handler)
+            Some(any($handler))
         }
     };
 }

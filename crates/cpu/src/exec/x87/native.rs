@@ -21,6 +21,7 @@ use arch::regs::rflags;
 use super::stack::{C0, C1, C2, C3, ES, FLAGS, IE, PE, UE};
 use super::{Ran, enter, note_pointers};
 use crate::Cpu;
+use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::state::X87;
@@ -149,7 +150,7 @@ pub(super) fn prepare(
 
 /// The handler of ops that [`prepare`] filled in.
 pub(super) fn handler(b: &Build<'_>) -> Handler {
-    if b.op.misc & FAST != 0 { fast } else { general }
+    if b.op.misc & FAST != 0 { any(fast) } else { any(general) }
 }
 
 /// The general way, with the checks of a waiting instruction.

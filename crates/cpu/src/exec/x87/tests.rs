@@ -11,7 +11,8 @@ use super::native;
 use super::stack::{C0, C1, C2, C3, ES, FLAGS, IE, INDEFINITE, PE, SF, UE, from_int};
 use crate::bus::NoBus;
 use crate::cache::Mode;
-use crate::decode::{Build, Decoded, decode};
+use crate::chain::{any, run_one};
+use crate::decode::{Build, decode_one};
 use crate::op::{Flow, Op};
 use crate::state::X87;
 use crate::{Cpu, Model, Shared};
@@ -42,20 +43,16 @@ pub(crate) fn machine() -> Cpu {
 }
 
 fn op(cpu: &mut Cpu, code: &[u8], mode: Mode) -> Op {
-    match decode(cpu, code, 0x123, mode, true) {
-        Decoded::Run(run) => {
-            assert_eq!(usize::from(run.ops[0].len), code.len(), "{code:x?}");
-            run.ops[0]
-        }
-        Decoded::Incomplete => panic!("incomplete: {code:x?}"),
-    }
+    let op = decode_one(cpu, code, 0x123, mode);
+    assert_eq!(usize::from(op.len), code.len(), "{code:x?}");
+    op
 }
 
 /// Executes one instruction.
 pub(crate) fn run(cpu: &mut Cpu, code: &[u8]) -> Result<Flow, Exception> {
     let mode = cpu.mode();
     let op = op(cpu, code, mode);
-    (op.run)(cpu, &op)
+    run_one(cpu, &op)
 }
 
 fn ok(cpu: &mut Cpu, code: &[u8]) {
@@ -536,8 +533,7 @@ fn short_cuts_agree_with_the_host() {
             }
             for _ in 0..40 {
                 let mut cpu = machine();
-                let Decoded::Run(decoded) = decode(&mut cpu, &code, 0, Mode::Bits64, true) else { continue };
-                let op = decoded.ops[0];
+                let op = decode_one(&mut cpu, &code, 0, Mode::Bits64);
                 let info = iced_x86::Decoder::new(64, &code, 0).decode();
                 // Control instructions do without the host; so does FCMOV,
                 // and needs the guest's flags.
@@ -567,7 +563,7 @@ fn short_cuts_agree_with_the_host() {
                     host = build.op;
                 }
                 let by_host = native::general(&mut other, &host);
-                assert_eq!((op.run)(&mut cpu, &op), by_host, "{code:x?}");
+                assert_eq!(run_one(&mut cpu, &op), by_host, "{code:x?}");
                 // C0, C2 and C3 are undefined after most instructions.
                 let compares = matches!(row.sdm, "FXAM" | "FTST" | "FPREM" | "FPREM1" | "FICOM/FICOMP")
                     || row.sdm.starts_with("FCOM/")
@@ -627,8 +623,8 @@ fn every_encoding_has_a_row_and_builds() {
         let decoded = iced_x86::Decoder::new(64, &bytes, 0).decode();
         assert_eq!(decoded.code(), code, "{bytes:x?}");
         let op = op(&mut cpu, &bytes, Mode::Bits64);
-        assert!(!std::ptr::fn_addr_eq(op.run, crate::ops::undefined as crate::op::Handler), "{code:?}");
-        assert!(!std::ptr::fn_addr_eq(op.run, crate::ops::unimplemented as crate::op::Handler), "{code:?}");
+        assert!(!std::ptr::fn_addr_eq(op.run, any(crate::ops::undefined)), "{code:?}");
+        assert!(!std::ptr::fn_addr_eq(op.run, any(crate::ops::unimplemented)), "{code:?}");
         built += 1;
     }
     assert!(built > 150, "{built}");

@@ -1,0 +1,158 @@
+//! How the instructions of a block follow one another.
+//!
+//! A handler written as `fn(&mut Cpu, &Op) -> Result<Flow, Exception>` becomes
+//! a link of a chain: [`Handler`], which executes its op and goes straight on
+//! to that of the next op, by a jump where the compiler makes one of the call
+//! in tail position. Nothing depends on that: a block is at most
+//! [`crate::decode::MAX_OPS`] calls deep. Each block ends in an op of
+//! [`end`], which goes back to the engine.
+
+use std::ptr::NonNull;
+
+use arch::Exception;
+
+use crate::Cpu;
+use crate::op::{Flow, Op};
+
+/// What a handler written for one instruction gives.
+pub type Ran = Result<Flow, Exception>;
+
+/// How a chain came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Chain {
+    /// All instructions of the block are executed, and RIP says where execution
+    /// continues.
+    Through,
+    /// The block was left at some instruction: [`Cpu::left`] says more.
+    Left,
+}
+
+/// Executes an op and those that follow it.
+///
+/// # Safety
+/// The pointer leads to an op of a sequence in memory that ends in one whose
+/// handler goes on to no other: [`end`], or one made by [`branch`].
+pub type Handler = unsafe fn(&mut Cpu, *const Op) -> Chain;
+
+/// Where and why a chain was left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// Offset in its page of the last instruction executed.
+    pub off: u16,
+    /// What it gave.
+    pub ran: Ran,
+}
+
+/// The only value of a function's own type.
+fn the<F: Copy>() -> F {
+    const { assert!(size_of::<F>() == 0) };
+    // SAFETY: a type of size zero has one value, of which the makers of
+    // handlers below were given a copy; reading it reads nothing.
+    unsafe { NonNull::<F>::dangling().read() }
+}
+
+/// Goes on to the op after `op`.
+///
+/// # Safety
+/// As for [`Handler`], of the op after `op`.
+#[inline(always)]
+unsafe fn next(cpu: &mut Cpu, op: *const Op) -> Chain {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let op = op.add(1);
+        ((*op).run)(cpu, op)
+    }
+}
+
+/// Leaves the block.
+#[cold]
+#[inline(never)]
+fn leave(cpu: &mut Cpu, op: &Op, ran: Ran) -> Chain {
+    cpu.left = Left { off: op.off, ran };
+    Chain::Left
+}
+
+/// The handler of an instruction that may do anything.
+pub fn any<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
+    unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+        // SAFETY: the caller's promise for this op, and for the next one.
+        unsafe {
+            let ran = the::<F>()(cpu, &*op);
+            if ran == Ok(Flow::Next) && !cpu.stop { next(cpu, op) } else { leave(cpu, &*op, ran) }
+        }
+    }
+    run::<F>
+}
+
+/// The handler of an instruction that never stops the block: it writes
+/// registers only.
+pub fn pure<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
+    unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+        // SAFETY: the caller's promise for this op, and for the next one.
+        unsafe {
+            let ran = the::<F>()(cpu, &*op);
+            if ran == Ok(Flow::Next) { next(cpu, op) } else { leave(cpu, &*op, ran) }
+        }
+    }
+    run::<F>
+}
+
+/// The handler of the last instruction of a block, which sets RIP.
+pub fn branch<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
+    unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+        // SAFETY: the caller's promise.
+        let op = unsafe { &*op };
+        let ran = the::<F>()(cpu, op);
+        if ran == Ok(Flow::Jump) && !cpu.stop { Chain::Through } else { leave(cpu, op, ran) }
+    }
+    run::<F>
+}
+
+/// The handler of the op after the last instruction of a block: RIP is its place.
+pub(crate) unsafe fn end(cpu: &mut Cpu, op: *const Op) -> Chain {
+    // SAFETY: the caller's promise.
+    cpu.s.rip = cpu.this_rip(unsafe { &*op });
+    Chain::Through
+}
+
+/// The instructions of a block, and what ends their chain.
+#[derive(Debug)]
+pub struct Sequence(Box<[Op]>);
+
+impl Sequence {
+    /// The sequence of `ops`, whose last one was made by [`branch`] or is
+    /// followed by offset `off` of the page.
+    pub(crate) fn new(ops: &[Op], off: u16) -> Self {
+        let end = Op { run: end, off, len: 0, ..Op::NONE };
+        Sequence(ops.iter().copied().chain([end]).collect())
+    }
+
+    /// The instructions.
+    pub fn ops(&self) -> &[Op] {
+        &self.0[..self.0.len() - 1]
+    }
+
+    /// Executes them.
+    #[inline(always)]
+    pub(crate) fn run(&self, cpu: &mut Cpu) -> Chain {
+        let first = self.0.as_ptr();
+        // SAFETY: the sequence ends in `end`.
+        unsafe { ((*first).run)(cpu, first) }
+    }
+
+    /// Overwrites them, so that nothing of them stays in freed memory.
+    pub(crate) fn wipe(&mut self) {
+        crate::decode::wipe(&mut self.0);
+    }
+}
+
+/// Executes one op alone.
+#[cfg(test)]
+pub(crate) fn run_one(cpu: &mut Cpu, op: &Op) -> Ran {
+    cpu.stop = false;
+    match Sequence::new(&[*op], op.next_off() as u16).run(cpu) {
+        Chain::Through => Ok(Flow::Next),
+        Chain::Left => cpu.left.ran,
+    }
+}
