@@ -95,13 +95,14 @@ impl Descriptor {
     }
 }
 
-/// System descriptor types in IA-32e mode (*SDM vol. 3A table 3-2*).
+/// System descriptor types, by their names outside IA-32e mode, which has none of 16 bits (*SDM vol. 3A table 3-2*).
 #[allow(missing_docs)]
 pub mod system_type {
     pub const TSS16: u32 = 1;
     pub const LDT: u32 = 2;
     pub const TSS16_BUSY: u32 = 3;
     pub const CALL_GATE16: u32 = 4;
+    pub const TASK_GATE: u32 = 5;
     pub const TSS: u32 = 9;
     pub const TSS_BUSY: u32 = 11;
     pub const CALL_GATE: u32 = 12;

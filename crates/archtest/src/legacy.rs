@@ -39,6 +39,10 @@ pub mod sel {
     pub const FREE: u16 = 0xc0;
 }
 
+/// Code segment of [`World::real`].
+pub const REAL_CS: u16 = 0x1000;
+/// Stack segment of [`World::real`].
+pub const REAL_SS: u16 = 0x2000;
 /// Page directory of 32-bit paging; with PAE paging, page-directory-pointer table.
 pub const ROOT: u64 = 0x60_0000;
 /// Tables below it, a page each.
@@ -102,6 +106,33 @@ impl World {
             }
         }
         world.legacy_tables(paging);
+        world.cpu().state_changed();
+        world
+    }
+
+    /// One processor in real-address mode in 16-bit code at [`REAL_CS`]:0, its
+    /// stack in the 64 KiB at [`REAL_SS`], interrupt vectors at 0.
+    pub fn real(code: &[u8]) -> World {
+        let mut world = World::legacy(code, PagingMode::None);
+        for n in 0..256u64 {
+            world.write32(n * 4, (STUBS + n * 16) as u32);
+        }
+        world.write(u64::from(REAL_CS) << 4, code);
+        let segment = |selector: u16, attr: u32| Segment {
+            selector,
+            attr: Attr(attr),
+            limit: 0xffff,
+            base: u64::from(selector) << 4,
+        };
+        let s = &mut world.cpu().s;
+        s.seg = [segment(0, 0x9300); 6];
+        s.seg[Seg::Cs as usize] = segment(REAL_CS, 0x9b00);
+        s.seg[Seg::Ss as usize] = segment(REAL_SS, 0x9300);
+        s.idtr = TableRegister { base: 0, limit: 0x3ff };
+        s.cr0 = Cr0::ET;
+        s.cr4 = Cr4::empty();
+        s.rip = 0;
+        s.regs.set(gpr::RSP, 0x1000);
         world.cpu().state_changed();
         world
     }

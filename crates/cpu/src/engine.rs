@@ -89,6 +89,13 @@ impl Cpu {
             || self.s.rflags & (rflags::TF | rflags::RF) != 0
             || self.pending_db != 0
             || self.s.dr7 & dr7::ENABLES != 0
+            || self.limited()
+    }
+
+    /// Code outside 64-bit mode whose segment ends before 4 GiB: each
+    /// instruction is checked against the limit (*SDM vol. 3A §5.3*).
+    fn limited(&self) -> bool {
+        !self.s.long64() && self.s.seg[1].limit != u32::MAX
     }
 
     /// Decoding mode of the current code segment.
@@ -288,6 +295,9 @@ impl Engine {
         let la = self.cpu.fetch_address()?;
         let id = self.find_slow(la, Kind { mode: self.cpu.mode(), single: true })?;
         let Some(block) = self.cache.block(id) else { return Ok(()) };
+        if self.cpu.limited() && self.cpu.s.rip + block.len as u64 - 1 > u64::from(self.cpu.s.seg[1].limit) {
+            return Err(Exception::GP0);
+        }
         execute(&mut self.cpu, block).map(|_| ())
     }
 

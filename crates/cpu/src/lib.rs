@@ -30,6 +30,7 @@ pub mod ops;
 mod segmentation;
 mod sgx_port;
 pub mod shared;
+mod stack;
 pub mod state;
 pub mod thunk;
 pub mod xstate;
@@ -251,11 +252,17 @@ impl Cpu {
     /// Counts an instruction without a handler and keeps the first of them.
     #[cold]
     pub(crate) fn note_unimplemented(&mut self, op: &Op) {
+        self.note_unimplemented_at(self.this_rip(op), usize::from(op.len));
+    }
+
+    /// Counts what Kluis does not do at `rip`, where `len` bytes are of interest.
+    #[cold]
+    pub(crate) fn note_unimplemented_at(&mut self, rip: u64, len: usize) {
         if self.unimplemented.len() < 64 {
-            let la = self.this_rip(op).wrapping_add(self.s.seg[1].base);
+            let la = self.wrap_la(rip.wrapping_add(self.s.seg[1].base));
             let mut bytes = [0; decode::MAX_LEN];
-            for (i, byte) in bytes.iter_mut().enumerate().take(usize::from(op.len)) {
-                let Some(gpa) = self.debug_translate(la.wrapping_add(i as u64)) else { break };
+            for (i, byte) in bytes.iter_mut().enumerate().take(len) {
+                let Some(gpa) = self.debug_translate(self.wrap_la(la.wrapping_add(i as u64))) else { break };
                 self.ram.read(gpa, std::slice::from_mut(byte));
             }
             if !self.unimplemented.iter().any(|known| known.1 == bytes) {

@@ -18,8 +18,10 @@ pub struct Model {
     pub phys_bits: u32,
     /// Frequency of the time-stamp counter, Hz.
     pub tsc_hz: u64,
-    /// Extensions beyond x86-64's base set.
+    /// Extensions beyond those that all models share.
     pub features: &'static [CpuidFeature],
+    /// Extensions that the host carries out, offered where it has them.
+    pub by_host: &'static [CpuidFeature],
     supported: Mutex<HashMap<Code, bool>>,
 }
 
@@ -86,6 +88,10 @@ const SERVER: &[CpuidFeature] = &[
 
 const ICE_LAKE: &[CpuidFeature] = &[CpuidFeature::RDPID, CpuidFeature::CLWB];
 
+/// Not to be refused a host for: software uses them if they are there.
+const ICE_LAKE_BY_HOST: &[CpuidFeature] =
+    &[CpuidFeature::SHA, CpuidFeature::VAES, CpuidFeature::VPCLMULQDQ, CpuidFeature::GFNI];
+
 impl Model {
     /// Intel Xeon E-2288G (Coffee Lake), the processor of DCsv2.
     pub fn xeon_e_2288g() -> Model {
@@ -96,6 +102,7 @@ impl Model {
             phys_bits: 39,
             tsc_hz: 3_696_000_000,
             features: &[],
+            by_host: &[],
             supported: Mutex::default(),
         }
     }
@@ -109,6 +116,7 @@ impl Model {
             phys_bits: 46,
             tsc_hz: 2_800_000_000,
             features: ICE_LAKE,
+            by_host: ICE_LAKE_BY_HOST,
             supported: Mutex::default(),
         }
     }
@@ -129,9 +137,12 @@ impl Model {
         if crate::cpuid::is_ice_lake(self) { sgx::Config::sgx2(xfrm) } else { sgx::Config::sgx1(xfrm) }
     }
 
-    /// True if the model has an extension.
+    /// True if the model has an extension, on this host.
     pub fn has(&self, feature: CpuidFeature) -> bool {
-        BASE.contains(&feature) || SERVER.contains(&feature) || self.features.contains(&feature)
+        BASE.contains(&feature)
+            || SERVER.contains(&feature)
+            || self.features.contains(&feature)
+            || self.by_host.contains(&feature) && crate::thunk::host_has(feature)
     }
 
     /// True if the model has every extension the encoding belongs to.

@@ -201,6 +201,24 @@ mod tests {
         }
     }
 
+    /// Every instruction of a model, in any mode, has a row: what has none is reported.
+    #[test]
+    fn every_instruction_of_a_model_has_a_row() {
+        use iced_x86::Code;
+        for model in crate::Model::all() {
+            let mut missing = Vec::new();
+            for code in Code::values() {
+                let info = code.op_code();
+                let features = code.cpuid_features();
+                let exists = info.is_instruction() && info.intel_decoder64() | info.intel_decoder32();
+                if exists && features.iter().all(|&f| model.has(f)) && row(code.mnemonic()).is_none() {
+                    missing.push(code);
+                }
+            }
+            assert!(missing.is_empty(), "{}: {missing:?}", model.name);
+        }
+    }
+
     #[test]
     fn privilege_agrees_with_iced() {
         use iced_x86::Code;

@@ -133,21 +133,33 @@ impl Drop for Thunks {
     }
 }
 
-/// The extensions that a model promises, whose instructions are carried out by
-/// the host, and that this host lacks: names as `/proc/cpuinfo` has them. A
-/// model for which this is not empty cannot run here.
-pub fn host_missing(model: &Model) -> Vec<&'static str> {
-    macro_rules! lacking {
+/// Extensions whose instructions the host carries out: whether it has them, and
+/// their names as `/proc/cpuinfo` has them.
+fn host() -> impl Iterator<Item = (CpuidFeature, bool, &'static str)> {
+    macro_rules! host {
         ($($feature:ident $host:tt $name:literal),* $(,)?) => {
             [$((CpuidFeature::$feature, std::arch::is_x86_feature_detected!($host), $name)),*]
         };
     }
-    let host = lacking![
+    let all = host![
         SSE3 "sse3" "pni", SSSE3 "ssse3" "ssse3", SSE4_1 "sse4.1" "sse4_1", SSE4_2 "sse4.2" "sse4_2",
         AES "aes" "aes", PCLMULQDQ "pclmulqdq" "pclmulqdq", SHA "sha" "sha_ni",
+        VAES "vaes" "vaes", VPCLMULQDQ "vpclmulqdq" "vpclmulqdq", GFNI "gfni" "gfni",
         AVX "avx" "avx", AVX2 "avx2" "avx2", FMA "fma" "fma", F16C "f16c" "f16c",
     ];
-    host.iter().filter(|(feature, there, _)| !there && model.has(*feature)).map(|&(.., name)| name).collect()
+    all.into_iter()
+}
+
+/// True if the host has an extension whose instructions it carries out.
+pub fn host_has(feature: CpuidFeature) -> bool {
+    host().any(|(known, there, _)| known == feature && there)
+}
+
+/// The extensions that a model promises, whose instructions are carried out by
+/// the host, and that this host lacks. A model for which this is not empty
+/// cannot run here.
+pub fn host_missing(model: &Model) -> Vec<&'static str> {
+    host().filter(|&(feature, there, _)| !there && model.has(feature)).map(|(.., name)| name).collect()
 }
 
 #[cfg(test)]

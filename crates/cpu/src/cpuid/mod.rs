@@ -49,6 +49,10 @@ pub struct Context {
     pub osxsave: bool,
     /// IA32_MISC_ENABLE\[18\], without which there is no MONITOR.
     pub monitor: bool,
+    /// IA32_MISC_ENABLE\[22\]: leaf 0 gives 2 as the highest leaf.
+    pub limited: bool,
+    /// IA32_MISC_ENABLE\[34\]: there is no XD.
+    pub xd_disable: bool,
     /// IA32_APIC_BASE\[11\].
     pub apic: bool,
     /// 64-bit mode: SYSCALL is enumerated there only.
@@ -109,7 +113,7 @@ fn basic(model: &Model, cx: &Context, leaf: u32, subleaf: u32) -> Registers {
     match leaf {
         0 => {
             let [ebx, edx, ecx] = words(b"GenuineIntel");
-            Registers { eax: MAX_BASIC, ebx, ecx, edx }
+            Registers { eax: if cx.limited { 2 } else { MAX_BASIC }, ebx, ecx, edx }
         }
         1 => {
             let mut bits = features::leaf1(model);
@@ -265,6 +269,9 @@ fn extended(model: &Model, cx: &Context, leaf: u32) -> Registers {
             if !cx.long64 {
                 bits.edx &= !(1 << 11);
             }
+            if cx.xd_disable {
+                bits.edx &= !(1 << 20);
+            }
             bits
         }
         0x8000_0002..=0x8000_0004 => {
@@ -312,6 +319,8 @@ impl Cpu {
             processors: self.shared.peers().len() as u32,
             osxsave: self.s.cr4.contains(Cr4::OSXSAVE),
             monitor: self.s.msr.misc_enable & crate::msr::MISC_ENABLE_MONITOR != 0,
+            limited: self.s.msr.misc_enable & crate::msr::MISC_ENABLE_LIMIT_CPUID != 0,
+            xd_disable: self.s.msr.misc_enable & crate::msr::MISC_ENABLE_XD_DISABLE != 0,
             apic: self.has_apic(),
             long64: self.s.long64(),
             xcr0: self.s.xcr0,

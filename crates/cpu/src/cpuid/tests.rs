@@ -12,6 +12,8 @@ fn context(processors: u32) -> Context {
         processors,
         osxsave: true,
         monitor: true,
+        limited: false,
+        xd_disable: false,
         apic: true,
         long64: true,
         xcr0: Xcr0::X87 | Xcr0::SSE | Xcr0::AVX,

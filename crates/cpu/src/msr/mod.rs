@@ -36,6 +36,12 @@ const fn one(number: u32, read: Read, write: Write) -> Entry {
 pub(crate) const MISC_ENABLE_MONITOR: u64 = 1 << 18;
 /// IA32_MISC_ENABLE: fast strings.
 const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
+/// Thermal control, SpeedStep and xTPR messages: there is nothing that they would control.
+const MISC_ENABLE_WITHOUT_EFFECT: u64 = 1 << 3 | 1 << 16 | 1 << 23;
+/// CPUID leaf 0 gives 2 as the highest leaf.
+pub(crate) const MISC_ENABLE_LIMIT_CPUID: u64 = 1 << 22;
+/// There is no XD: CPUID and IA32_EFER say so.
+pub(crate) const MISC_ENABLE_XD_DISABLE: u64 = 1 << 34;
 /// Branch trace storage and PEBS are unavailable.
 const MISC_ENABLE_UNAVAILABLE: u64 = 1 << 11 | 1 << 12;
 /// IA32_MISC_ENABLE after RESET.
@@ -146,14 +152,7 @@ const TABLE: &[Entry] = &[
         n::MC0_CTL,
         n::MC0_MISC,
         |cpu, number| Ok(cpu.s.msr.mc0[(number - n::MC0_CTL) as usize]),
-        |cpu, number, value| {
-            if number != n::MC0_CTL {
-                // software clears them
-                allow(value, 0)?;
-            }
-            cpu.s.msr.mc0[(number - n::MC0_CTL) as usize] = value;
-            Ok(())
-        },
+        write_bank,
     ),
     one(n::SGX_SVN_STATUS, sgx::read_svn_status, refuse),
     one(n::TSC_DEADLINE, read_apic, write_apic),
@@ -305,8 +304,27 @@ fn read_platform_info(cpu: &mut Cpu, _number: u32) -> Result<u64, Exception> {
     Ok(ratio << 8 | 8 << 40)
 }
 
+/// The machine-check bank (*SDM vol. 3B §15.3.2*): CTL takes all ones or all
+/// zeros, STATUS zero; ADDR and MISC keep what is written.
+fn write_bank(cpu: &mut Cpu, number: u32, value: u64) -> Result<(), Exception> {
+    let allowed = match number - n::MC0_CTL {
+        0 => value == 0 || value == u64::MAX,
+        1 => value == 0,
+        _ => true,
+    };
+    if !allowed {
+        return Err(Exception::GP0);
+    }
+    cpu.s.msr.mc0[(number - n::MC0_CTL) as usize] = value;
+    Ok(())
+}
+
 fn write_misc_enable(cpu: &mut Cpu, _number: u32, value: u64) -> Result<(), Exception> {
-    let writable = MISC_ENABLE_FAST_STRINGS | MISC_ENABLE_MONITOR;
+    let writable = MISC_ENABLE_FAST_STRINGS
+        | MISC_ENABLE_MONITOR
+        | MISC_ENABLE_WITHOUT_EFFECT
+        | MISC_ENABLE_LIMIT_CPUID
+        | MISC_ENABLE_XD_DISABLE;
     allow(value, writable | MISC_ENABLE_UNAVAILABLE)?;
     cpu.s.msr.misc_enable = value & writable | MISC_ENABLE_UNAVAILABLE;
     Ok(())
@@ -315,11 +333,13 @@ fn write_misc_enable(cpu: &mut Cpu, _number: u32, value: u64) -> Result<(), Exce
 /// IA32_EFER (*SDM vol. 3A §2.2.1, §9.8.5*): LMA follows LME and CR0.PG.
 fn write_efer(cpu: &mut Cpu, _number: u32, value: u64) -> Result<(), Exception> {
     let new = Efer::from_bits_retain(value);
-    if !(Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE).contains(new) {
-        return Err(Exception::GP0);
-    }
     let old = cpu.s.efer;
     let changed = old ^ new;
+    let no_xd = cpu.s.msr.misc_enable & MISC_ENABLE_XD_DISABLE != 0;
+    let known = (Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE).contains(new);
+    if !known || no_xd && changed.contains(Efer::NXE) && new.contains(Efer::NXE) {
+        return Err(Exception::GP0);
+    }
     if changed.contains(Efer::LME) && cpu.s.cr0.contains(Cr0::PG) {
         return Err(Exception::GP0);
     }

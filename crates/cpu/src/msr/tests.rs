@@ -53,11 +53,12 @@ fn reserved_bits_fault() {
         (n::SPEC_CTRL, 1 << 3),
         (n::PRED_CMD, 2),
         (n::FEATURE_CONTROL, 0),
-        (n::MISC_ENABLE, 1 << 34),
+        (n::MISC_ENABLE, 1 << 35),
         (n::ARCH_CAPABILITIES, 0),
         (n::MCG_CAP, 0),
         (n::MC0_CTL + 1, 1),
-        (n::MC0_MISC, 1),
+        (n::MC0_CTL, 1),
+        (n::MC0_CTL + 2 + 2, 0),
     ] {
         assert_eq!(cpu.write_msr(number, value), Err(Exception::GP0), "{number:#x} {value:#x}");
     }
@@ -98,6 +99,69 @@ fn firmware_mtrrs_read_back() {
         let value = cpu.read_msr(number).unwrap();
         assert_eq!(cpu.write_msr(number, value), Ok(()));
     }
+}
+
+/// *SDM vol. 3B §15.3.2*: one bank; there is no register of a second.
+#[test]
+fn the_machine_check_bank_reads_back() {
+    let mut cpu = cpu();
+    assert_eq!(cpu.read_msr(n::MCG_CAP).unwrap() & 0xff, 1);
+    for (register, values) in
+        [(0, &[0, u64::MAX][..]), (1, &[0]), (2, &[0, 0x1234_5678_9abc_def0]), (3, &[0, u64::MAX])]
+    {
+        for &value in values {
+            assert_eq!(cpu.write_msr(n::MC0_CTL + register, value), Ok(()));
+            assert_eq!(cpu.read_msr(n::MC0_CTL + register), Ok(value));
+        }
+    }
+    for register in 4..4 * 32 {
+        assert_eq!(cpu.read_msr(n::MC0_CTL + register), Err(Exception::GP0));
+    }
+    // MCG_CTL_P, MCG_EXT_P and MCG_CMCI_P are clear: nor are there these.
+    assert_eq!(cpu.read_msr(n::MCG_CAP).unwrap() & (1 << 8 | 1 << 9 | 1 << 10), 0);
+    for number in [0x17b, 0x180, 0x280] {
+        assert_eq!(cpu.read_msr(number), Err(Exception::GP0), "{number:#x}");
+    }
+}
+
+/// *SDM vol. 3B chapter 19*: leaf 0AH says version 0, and so none of its registers is there.
+#[test]
+fn without_performance_monitoring_its_registers_fault() {
+    let mut cpu = cpu();
+    assert_eq!(cpu.cpuid(0xa, 0), crate::cpuid::Registers::default());
+    assert_eq!(cpu.cpuid(1, 0).ecx >> 15 & 1, 0, "IA32_PERF_CAPABILITIES");
+    // PMCn, PERFEVTSELn, FIXED_CTRn, PERF_CAPABILITIES, FIXED_CTR_CTRL to
+    // GLOBAL_OVF_CTRL, A_PMCn, PEBS_ENABLE, DS_AREA
+    let all = [
+        0xc1..0xc9,
+        0x186..0x18e,
+        0x309..0x30d,
+        0x345..0x346,
+        0x38d..0x392,
+        0x3f1..0x3f2,
+        0x4c1..0x4c9,
+        0x600..0x601,
+    ];
+    for number in all.into_iter().flatten() {
+        assert_eq!(cpu.read_msr(number), Err(Exception::GP0), "{number:#x}");
+        assert_eq!(cpu.write_msr(number, 0), Err(Exception::GP0), "{number:#x}");
+    }
+    assert_eq!(cpu.read_msr(n::MISC_ENABLE).unwrap() & (1 << 7 | 1 << 11 | 1 << 12), 1 << 11 | 1 << 12);
+}
+
+/// *SDM vol. 4 table 2-2, IA32_MISC_ENABLE*.
+#[test]
+fn misc_enable_limits_cpuid_and_takes_xd_away() {
+    let mut cpu = cpu();
+    let before = cpu.read_msr(n::MISC_ENABLE).unwrap();
+    cpu.write_msr(n::MISC_ENABLE, before | MISC_ENABLE_LIMIT_CPUID | MISC_ENABLE_XD_DISABLE).unwrap();
+    assert_eq!(cpu.cpuid(0, 0).eax, 2);
+    assert_eq!(cpu.cpuid(0x8000_0001, 0).edx >> 20 & 1, 0);
+    assert_eq!(cpu.write_msr(n::EFER, Efer::NXE.bits()), Err(Exception::GP0));
+    cpu.write_msr(n::MISC_ENABLE, before).unwrap();
+    assert_ne!(cpu.cpuid(0, 0).eax, 2);
+    assert_eq!(cpu.cpuid(0x8000_0001, 0).edx >> 20 & 1, 1);
+    assert_eq!(cpu.write_msr(n::EFER, Efer::NXE.bits()), Ok(()));
 }
 
 /// Software asks for the microcode's revision by CPUID (*SDM vol. 3A §9.11.7.1*).

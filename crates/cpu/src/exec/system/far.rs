@@ -1,9 +1,7 @@
 //! Far JMP, CALL and RET (*SDM vol. 3A §5.8; vol. 2A CALL, JMP; vol. 2B RET*).
 
-use arch::descriptor::{Attr, Descriptor, system_type};
-use arch::paging::is_canonical;
+use arch::Exception;
 use arch::regs::{Seg, gpr};
-use arch::{Exception, Vector};
 use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 
@@ -12,7 +10,7 @@ use crate::chain::any;
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
-use crate::segmentation::{StackRule, cached, gp, is_null, not_present};
+use crate::segmentation::{StackRule, gp, is_null};
 use crate::state::Segment;
 
 type Ran = Result<Flow, Exception>;
@@ -72,7 +70,7 @@ impl Cpu {
     }
 
     /// Pushes two values or none.
-    fn push_pair<W: Width>(&mut self, first: u64, second: u64) -> Result<(), Exception> {
+    pub(super) fn push_pair<W: Width>(&mut self, first: u64, second: u64) -> Result<(), Exception> {
         let rsp = self.s.regs.get(gpr::RSP);
         self.push(W::truncate(first))?;
         self.push(W::truncate(second)).inspect_err(|_| self.s.regs.set(gpr::RSP, rsp))
@@ -103,7 +101,7 @@ impl Cpu {
         let attr = descriptor.attr();
         if !attr.is_code() {
             if !attr.is_user() {
-                return self.through_system_descriptor(op, selector, next);
+                return self.through_system_descriptor(op, selector, descriptor, next);
             }
             return Err(gp(selector));
         }
@@ -118,91 +116,6 @@ impl Cpu {
         }
         self.s.seg[CS] = code;
         self.s.rip = offset;
-        Ok(())
-    }
-
-    /// A call gate of IA-32e mode. Gates of other modes and task switches are
-    /// not implemented; in IA-32e mode they are `#GP` anyway.
-    fn through_system_descriptor(
-        &mut self,
-        op: &Op,
-        selector: u16,
-        next: Option<u64>,
-    ) -> Result<(), Exception> {
-        if !self.ia32e() {
-            self.note_unimplemented(op);
-            return Err(gp(selector));
-        }
-        let (gate, high) = self.read_system_descriptor(selector)?.ok_or(gp(selector))?;
-        let attr = gate.attr();
-        if attr.kind() != system_type::CALL_GATE || high >> 40 & 0x1f != 0 {
-            return Err(gp(selector));
-        }
-        if attr.dpl() < self.s.cpl || selector as u8 & 3 > attr.dpl() {
-            return Err(gp(selector));
-        }
-        if !attr.present() {
-            return Err(not_present(selector));
-        }
-        let target = (gate.0 >> 16) as u16;
-        let offset = gate.0 & 0xffff | gate.0 >> 32 & 0xffff_0000 | high << 32;
-        if is_null(target) {
-            return Err(Exception::GP0);
-        }
-        let descriptor = self.read_descriptor(target)?.ok_or(gp(target))?;
-        let attr = descriptor.attr();
-        if !attr.is_code() || attr.dpl() > self.s.cpl || !attr.long() || attr.big() {
-            return Err(gp(target));
-        }
-        if !attr.present() {
-            return Err(not_present(target));
-        }
-        if !is_canonical(offset) {
-            return Err(Exception::GP0);
-        }
-        let inner = !attr.is_conforming() && attr.dpl() < self.s.cpl;
-        match next {
-            Some(next) if inner => self.call_inward(target, descriptor, next)?,
-            Some(next) => {
-                self.set_accessed(target, descriptor)?;
-                let cs = u64::from(self.s.seg[CS].selector);
-                self.push_pair::<u64>(cs, next)?;
-                self.s.seg[CS] = cached(target & !3 | u16::from(self.s.cpl), descriptor);
-            }
-            None if inner => return Err(gp(target)),
-            None => {
-                self.set_accessed(target, descriptor)?;
-                self.s.seg[CS] = cached(target & !3 | u16::from(self.s.cpl), descriptor);
-            }
-        }
-        self.s.rip = offset;
-        Ok(())
-    }
-
-    /// A call to an inner privilege level: the stack of the TSS, SS null.
-    fn call_inward(&mut self, target: u16, descriptor: Descriptor, next: u64) -> Result<(), Exception> {
-        let cpl = descriptor.attr().dpl();
-        let top = self.read_tss::<u64>(4 + 8 * u64::from(cpl))?;
-        let words = [
-            next,
-            u64::from(self.s.seg[CS].selector),
-            self.s.regs.get(gpr::RSP),
-            u64::from(self.s.seg[SS].selector),
-        ];
-        let mut frame = [0; 32];
-        for (bytes, word) in frame.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        let bottom = top.wrapping_sub(32);
-        if !is_canonical(bottom) || !is_canonical(top.wrapping_sub(1)) {
-            return Err(Exception::new(Vector::StackFault, 0));
-        }
-        self.set_accessed(target, descriptor)?;
-        self.write_frame(cpl, bottom, &frame)?;
-        self.s.seg[CS] = cached(target & !3 | u16::from(cpl), descriptor);
-        let attr = Attr(u32::from(cpl) << 13);
-        self.s.seg[SS] = Segment { selector: u16::from(cpl), attr, ..Segment::default() };
-        self.s.regs.set(gpr::RSP, bottom);
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! Privileged and control instructions (*SDM vol. 3A chapters 2, 5, 6; vol. 2*).
 //!
-//! * [`far`]: far transfers; [`interrupt`]: INT n, IRET, HLT; [`syscall`]: SYSCALL, SYSENTER and their returns
+//! * [`far`]: far transfers, with `callgate`; [`interrupt`]: INT n, IRET, HLT; [`syscall`]: SYSCALL, SYSENTER and their returns
 //! * [`flag`]: PUSHF, POPF, CLI, STI; [`control`]: CR0–CR8, DR0–DR7, XCR0
 //! * [`table`]: GDTR, IDTR, LDTR, TR, and what inspects descriptors
 //! * [`translation`]: INVLPG, INVPCID, cache control; [`msr`]: RDMSR, TSC, FS and GS bases
 //! * [`misc`]: CPUID, random numbers, MONITOR; [`undefined`]: what is always `#UD`
 //! * [`sgx`]: ENCLS and ENCLU
 
+mod callgate;
 pub(super) mod control;
 pub(super) mod far;
 pub(super) mod flag;

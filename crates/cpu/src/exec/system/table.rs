@@ -235,8 +235,7 @@ fn verify_build<const WRITE: bool>(b: &mut Build<'_>) -> Option<Handler> {
 
 /// What LAR and LSL tell of (*SDM vol. 2A, LAR table 3-53; LSL table 3-56*).
 fn inspectable(cpu: &Cpu, attr: Attr, limit: bool) -> bool {
-    use system_type::{CALL_GATE, CALL_GATE16, LDT, TSS, TSS_BUSY, TSS16, TSS16_BUSY};
-    const TASK_GATE: u32 = 5;
+    use system_type::{CALL_GATE, CALL_GATE16, LDT, TASK_GATE, TSS, TSS_BUSY, TSS16, TSS16_BUSY};
     if attr.is_user() {
         return true;
     }
