@@ -78,6 +78,10 @@ pub const ENTRIES: &[Entry] = &[
         reason: "which of DPPS's and DPPD's steps still set flags when an earlier one raises an unmasked exception is the model's choice",
     },
     Entry {
+        name: "cmps-order",
+        reason: "which of CMPS's two operands is read first is the model's choice, if both fault",
+    },
+    Entry {
         name: "sha-alignment",
         reason: "AMD lets the memory operand of SHA instructions lie anywhere, Intel at multiples of 16",
     },
@@ -185,6 +189,14 @@ pub fn reconcile(
         && host.fault.is_some_and(|f| f.vector != 13)
         && kluis.fault.is_some_and(|f| f.vector == 13)
     {
+        return false;
+    }
+    // cmps-order
+    let compares = matches!(
+        insn.code(),
+        Code::Cmpsb_m8_m8 | Code::Cmpsw_m16_m16 | Code::Cmpsd_m32_m32 | Code::Cmpsq_m64_m64
+    );
+    if compares && host.fault.is_some() && kluis.fault.is_some() {
         return false;
     }
     // sha-alignment
