@@ -112,6 +112,12 @@ pub struct BzImage<'a> {
     payload: &'a [u8],
 }
 
+/// Whether `file` has a setup header.
+#[must_use]
+pub fn is_bzimage(file: &[u8]) -> bool {
+    file.get(0x202..0x206) == Some(MAGIC)
+}
+
 /// Parses a bzImage.
 ///
 /// # Errors

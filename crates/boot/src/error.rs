@@ -36,7 +36,7 @@ pub enum BootError {
         max: u64,
     },
     /// Not a kernel image that this crate knows.
-    #[error("not an x86-64 Linux kernel: {found}; give a bzImage (vmlinuz) or an ELF vmlinux")]
+    #[error("not an x86-64 kernel: {found}; give a bzImage (vmlinuz), an ELF vmlinux or a multiboot image")]
     NotAKernel {
         /// What the file looks like.
         found: String,
@@ -66,7 +66,7 @@ pub enum BootError {
     #[error("kernel has no 64-bit entry point (XLF_KERNEL_64 is not set); use an amd64 kernel")]
     Not64Bit,
     /// The ELF file contradicts itself or is of another kind.
-    #[error("kernel ELF is not loadable: {0}; give an unmodified x86-64 vmlinux or a bzImage")]
+    #[error("kernel ELF is not loadable: {0}; give the file as its linker made it")]
     BadElf(&'static str),
     /// The compressed payload does not decompress.
     #[error("kernel's {format} payload is corrupt: {cause}; copy or download the file again")]
@@ -121,6 +121,19 @@ pub enum BootError {
     /// Command line with a zero byte.
     #[error("kernel command line contains a zero byte, which would cut it off; remove it")]
     CmdlineNul,
+    /// The multiboot header cannot be obeyed.
+    #[error("multiboot image is not loadable: {0}")]
+    Multiboot(&'static str),
+    /// What a multiboot image is told does not fit below its memory.
+    #[error(
+        "command line and multiboot modules take {size} bytes to describe, {room} fit; give fewer modules or shorter arguments"
+    )]
+    InfoTooLarge {
+        /// Bytes needed.
+        size: usize,
+        /// Bytes there are.
+        room: usize,
+    },
     /// The memory layout cannot work.
     #[error("memory layout is not bootable: {0}")]
     Layout(String),

@@ -26,6 +26,14 @@ pub fn read_initrd(path: &Path) -> Result<Vec<u8>, BootError> {
     read("initrd", path, MAX_INITRD_FILE)
 }
 
+/// Reads a multiboot module's file.
+///
+/// # Errors
+/// Missing, unreadable, not a regular file, or over [`MAX_INITRD_FILE`].
+pub fn read_module(path: &Path) -> Result<Vec<u8>, BootError> {
+    read("module", path, MAX_INITRD_FILE)
+}
+
 fn read(what: &'static str, path: &Path, max: u64) -> Result<Vec<u8>, BootError> {
     let fail = |source| BootError::File { what, path: path.to_owned(), source };
     // Metadata first: opening a FIFO would wait for a writer.

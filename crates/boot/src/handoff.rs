@@ -1,4 +1,4 @@
-//! GDT and page tables that the kernel is entered with.
+//! GDT and page tables that a kernel is entered with.
 
 use crate::BootError;
 use crate::layout::{GDT_START, PAGE_TABLES_START};
@@ -12,6 +12,8 @@ pub const BOOT_DS: u16 = 0x18;
 /// Code: G, L, P, DPL 0, S, execute/read, accessed; limit 4 GiB (*SDM vol. 3A
 /// §3.4.5*).
 const CODE_64: u64 = 0x00af_9b00_0000_ffff;
+/// The same with D instead of L: 32-bit code.
+const CODE_32: u64 = 0x00cf_9b00_0000_ffff;
 /// Data: G, B, P, DPL 0, S, read/write, accessed; limit 4 GiB.
 const DATA: u64 = 0x00cf_9300_0000_ffff;
 
@@ -19,9 +21,23 @@ const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 const PAGE_SIZE: u64 = 1 << 7;
 
-/// Writes the boot GDT and returns its limit.
+/// Code segment that a multiboot image is entered with: flat, 32-bit.
+pub const IMAGE_CS: u16 = 0x08;
+/// Data segments that a multiboot image is entered with: flat.
+pub const IMAGE_DS: u16 = 0x10;
+
+/// Writes the GDT of the 64-bit boot protocol and returns its limit.
 pub(crate) fn write_gdt(mem: &impl GuestMemory) -> Result<u16, BootError> {
-    let gdt: Vec<u8> = [0, 0, CODE_64, DATA].iter().flat_map(|d: &u64| d.to_le_bytes()).collect();
+    write_descriptors(mem, &[0, 0, CODE_64, DATA])
+}
+
+/// Writes a GDT for a multiboot image and returns its limit.
+pub(crate) fn write_image_gdt(mem: &impl GuestMemory) -> Result<u16, BootError> {
+    write_descriptors(mem, &[0, CODE_32, DATA])
+}
+
+fn write_descriptors(mem: &impl GuestMemory, descriptors: &[u64]) -> Result<u16, BootError> {
+    let gdt: Vec<u8> = descriptors.iter().flat_map(|d| d.to_le_bytes()).collect();
     mem.write_slice(&gdt, GuestAddress(GDT_START))?;
     Ok(gdt.len() as u16 - 1)
 }

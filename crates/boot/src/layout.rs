@@ -4,7 +4,7 @@
 //! ```text
 //! 0x0000_0500  boot GDT
 //! 0x0000_7000  zero page (struct boot_params)
-//! 0x0000_9000  identity page tables, 6 pages
+//! 0x0000_9000  identity page tables, 6 pages; for a multiboot image all it is told
 //! 0x0002_0000  command line
 //! 0x0009_fc00  reserved from here (where a PC has EBDA, VGA and ROMs)
 //! 0x000e_0000  ACPI tables, RSDP first; FACS in the last page
@@ -20,6 +20,8 @@ pub const GDT_START: u64 = 0x500;
 pub const ZERO_PAGE_START: u64 = 0x7000;
 /// Level-4 page table; the five other tables follow it.
 pub const PAGE_TABLES_START: u64 = 0x9000;
+/// What a multiboot image is told: information, memory map, modules, texts.
+pub const MULTIBOOT_START: u64 = 0x9000;
 /// Command line, physical address.
 pub const CMDLINE_START: u64 = 0x2_0000;
 /// Longest command line that the room at [`CMDLINE_START`] takes, in bytes

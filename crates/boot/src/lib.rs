@@ -1,4 +1,4 @@
-//! Boots Linux on x86-64 without firmware.
+//! Boots Linux, and multiboot images, on x86-64 without firmware.
 //!
 //! The crate does what a boot loader and a BIOS would have done before the
 //! kernel's first instruction, by writing into guest memory:
@@ -7,6 +7,8 @@
 //!   (`struct boot_params`), a boot GDT and identity page tables in place and
 //!   says with which registers the boot processor starts ([`Entry`]), as the
 //!   *64-bit boot protocol* asks (Linux, `Documentation/arch/x86/boot.rst`).
+//! - [`multiboot::load`] does the same for an image of the *Multiboot
+//!   specification 0.6.96*.
 //! - [`acpi::write`] describes the board ([`acpi::Board`]) in ACPI tables.
 //!
 //! A bzImage is decompressed by the host and its ELF `vmlinux` entered
@@ -30,14 +32,15 @@ pub mod elf;
 pub mod error;
 pub mod handoff;
 pub mod layout;
+pub mod multiboot;
 pub mod zeropage;
 
 mod file;
 mod initrd;
 
 pub use error::BootError;
-pub use file::{MAX_INITRD_FILE, MAX_KERNEL_FILE, read_initrd, read_kernel};
-pub use handoff::{BOOT_CS, BOOT_DS};
+pub use file::{MAX_INITRD_FILE, MAX_KERNEL_FILE, read_initrd, read_kernel, read_module};
+pub use handoff::{BOOT_CS, BOOT_DS, IMAGE_CS, IMAGE_DS};
 pub use layout::Layout;
 
 use bzimage::SetupHeader;
@@ -154,7 +157,7 @@ fn load_kernel(
     layout: &Layout,
 ) -> Result<(Loaded, SetupHeader, Form), BootError> {
     if elf::is_elf(kernel) {
-        let loaded = elf::load(mem, kernel, layout)?;
+        let loaded = elf::load(mem, kernel, &elf::ELF64, layout)?;
         return Ok((loaded, SetupHeader::for_elf(), Form::Elf));
     }
     let image = bzimage::parse(kernel)?;
@@ -164,6 +167,6 @@ fn load_kernel(
     };
     // `init_size` is what the decompressor needs; the unpacked kernel needs no
     // more than its segments, which include `.bss` and `.brk`.
-    let loaded = elf::load(mem, &vmlinux, layout)?;
+    let loaded = elf::load(mem, &vmlinux, &elf::ELF64, layout)?;
     Ok((loaded, image.header, Form::Unpacked(format)))
 }

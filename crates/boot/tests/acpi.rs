@@ -43,8 +43,13 @@ fn read(board: &Board) -> Read {
     };
     let xsdt = table(u64_at(&mem, rsdp + 24));
     assert_eq!(&xsdt[..4], b"XSDT");
-    for e in xsdt[36..].chunks_exact(8) {
-        table(u64::from_le_bytes(e.try_into().unwrap()));
+    let rsdt = table(u64::from(u32_at(&mem, rsdp + 16)));
+    assert_eq!(&rsdt[..4], b"RSDT");
+    let old = rsdt[36..].chunks_exact(4).map(|e| u64::from(u32_in(e, 0)));
+    let new: Vec<_> = xsdt[36..].chunks_exact(8).map(|e| u64_in(e, 0)).collect();
+    assert!(old.eq(new.iter().copied()) && new.len() == 4, "both root tables name the same");
+    for at in new {
+        table(at);
     }
     let fadt = tables["FACP"].1.clone();
     let dsdt = u64::from(u32_in(&fadt, 40));
@@ -196,8 +201,8 @@ fn dsdt_has_the_devices() {
     let r = read(&b);
     let d = &r.tables["DSDT"].1;
     assert_eq!(d[8], 2, "64-bit integers");
-    // Name (_S5, Package (4) {5, 5, 0, 0})
-    assert!(contains(d, b"\x08_S5_\x12\x08\x04\x0a\x05\x0a\x05\x00\x00"));
+    // Name (_S5, Package (4) {0, 0, 0, 0}): what programs that know QEMU write blindly
+    assert!(contains(d, b"\x08_S5_\x12\x06\x04\x00\x00\x00\x00"));
     // Device () {Name (_HID, "ACPI0007") Name (_UID, One)
     assert!(contains(d, b"C001\x08_HID\x0dACPI0007\0\x08_UID\x01"));
     assert!(!contains(d, b"C002"));

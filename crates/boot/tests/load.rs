@@ -191,7 +191,7 @@ fn broken_files_are_named() {
         put(&mut v, at, b);
         error(&v, None, "", 64 * MIB)
     };
-    assert!(with(4, &[1]).contains("32-bit"));
+    assert!(with(4, &[1]).contains("64 bits"));
     assert!(with(18, &183u16.to_le_bytes()).contains("183"));
     assert!(with(16, &[1]).contains("object"));
     assert!(with(24, &0x1234u64.to_le_bytes()).contains("entry point"));

@@ -114,7 +114,7 @@ impl Board {
     /// The usual board: processors with APIC IDs 0 to `cpus` − 1, 32-bit BARs
     /// from 0xc000_0000, ECAM for 256 buses at 0xe000_0000, I/O APIC at
     /// 0xfec0_0000 with INTx on GSI 16 to 23, PM registers at port 0x600,
-    /// reset by 6 to port 0xcf9.
+    /// reset by 6 to port 0xcf9, off by 0x2000 to port 0x604 as on QEMU's boards.
     #[must_use]
     pub fn new(cpus: u32, ram: Vec<Range<u64>>) -> Self {
         Board {
@@ -129,7 +129,7 @@ impl Board {
                 timer: 0x608,
                 timer_32bit: false,
                 power_button: false,
-                s5: 5,
+                s5: 0,
             },
             reset: Reset { port: 0xcf9, value: 6 },
             pci: Pci {

@@ -1,9 +1,10 @@
-//! ACPI tables (*ACPI 6.5*): RSDP, XSDT, FADT, FACS, DSDT, MADT, MCFG, SRAT.
+//! ACPI tables (*ACPI 6.5*): RSDP, XSDT, RSDT, FADT, FACS, DSDT, MADT, MCFG, SRAT.
 //!
 //! The platform is in ACPI mode from the start (`SMI_CMD` is 0), so the PM1
 //! control register must read SCI_EN as 1. There is one NUMA node; SRAT is
 //! there because the Linux SGX driver looks for the EPC's node in it. With one
-//! node a SLIT would say nothing.
+//! node a SLIT would say nothing. The RSDT is for small systems that read nothing
+//! else, as QEMU gives them nothing else; all others prefer the XSDT.
 
 mod board;
 mod dsdt;
@@ -54,12 +55,13 @@ pub fn build(board: &Board, layout: &Layout) -> Result<Tables, BootError> {
     let srat = place(&tables::srat(board));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     // The FADT comes first; the DSDT and FACS are found through it.
-    for table in [fadt, madt, mcfg, srat] {
+    let all = [fadt, madt, mcfg, srat];
+    for table in all {
         xsdt.add_entry(table);
     }
     let xsdt = place(&xsdt);
-    let mut rsdp = Vec::new();
-    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
+    let rsdt = place(&tables::rsdt(&all));
+    let rsdp = rsdp(rsdt, xsdt);
     blob[..rsdp.len()].copy_from_slice(&rsdp);
 
     let room = layout.acpi.end - base;
@@ -72,6 +74,23 @@ pub fn build(board: &Board, layout: &Layout) -> Result<Tables, BootError> {
     let mut facs = Vec::new();
     FACS::new().to_aml_bytes(&mut facs);
     Ok(Tables { tables: blob, facs })
+}
+
+/// The RSDP (*ACPI 6.5 §5.2.5.3*), which names both root tables.
+fn rsdp(rsdt: u64, xsdt: u64) -> Vec<u8> {
+    const CHECKSUM: usize = 8;
+    const RSDT: usize = 16;
+    const FIRST_PART: usize = 20;
+    const EXTENDED_CHECKSUM: usize = 32;
+    let mut rsdp = Vec::new();
+    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
+    // both lie below 1 MiB
+    rsdp[RSDT..FIRST_PART].copy_from_slice(&(rsdt as u32).to_le_bytes());
+    for (at, part) in [(CHECKSUM, FIRST_PART), (EXTENDED_CHECKSUM, rsdp.len())] {
+        rsdp[at] = 0;
+        rsdp[at] = rsdp[..part].iter().fold(0, |sum: u8, byte| sum.wrapping_sub(*byte));
+    }
+    rsdp
 }
 
 /// Writes the tables into guest memory and returns the address of the RSDP,

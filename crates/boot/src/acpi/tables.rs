@@ -1,4 +1,4 @@
-//! MADT, MCFG and SRAT.
+//! RSDT, MADT, MCFG and SRAT.
 
 use super::{Board, OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use acpi_tables::mcfg::MCFG;
@@ -7,6 +7,15 @@ use acpi_tables::sdt::Sdt;
 /// `Sdt` keeps length and checksum right with every byte appended.
 fn table(signature: &[u8; 4], revision: u8) -> Sdt {
     Sdt::new(*signature, 36, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+}
+
+/// Root system description, with addresses of 32 bits (*ACPI 6.5 §5.2.7*).
+pub(super) fn rsdt(tables: &[u64]) -> AmlSdt {
+    let mut t = table(b"RSDT", 1);
+    for &at in tables {
+        t.append(at as u32); // they lie below 1 MiB
+    }
+    AmlSdt(t)
 }
 
 /// Flags of an interrupt source override (*ACPI 6.5 §5.2.12.5*, MPS INTI flags): active high,
