@@ -15,7 +15,9 @@
 //! | [`ioapic`] | I/O APIC | FEC00000h |
 //! | [`pm`] | ACPI PM1 block, PM timer, reset register | board's choice, CF9h |
 //! | [`i8042`] | keyboard controller without keyboard | ports 60h, 64h |
+//! | [`port92`] | system control port A | port 92h |
 //! | [`pci`] | bus, configuration ports, ECAM, MSI-X | ports CF8h–CFFh, MCFG |
+//! | [`qemu`] | debug exit, fw_cfg, test device | ports F4h, 510h, E0h and 2000h |
 //! | [`virtio`] | modern virtio-pci; block, entropy, console | PCI BARs |
 //!
 //! Everything a guest can write is hostile input: each guest-facing module
@@ -35,6 +37,8 @@ pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod pm;
+pub mod port92;
+pub mod qemu;
 pub mod rtc;
 pub mod serial;
 pub mod virtio;
