@@ -11,6 +11,8 @@ impl Attr {
     pub const MASK: u32 = 0x00f0_ff00;
     /// A flat, accessed, present 64-bit code segment of privilege level 0.
     pub const CODE64: Attr = Attr(0x00a0_9b00);
+    /// The same of 32-bit code.
+    pub const CODE32: Attr = Attr(0x00c0_9b00);
     /// A flat, accessed, present, writable data segment of privilege level 0.
     pub const DATA: Attr = Attr(0x00c0_9300);
     /// A busy 64-bit TSS.

@@ -33,6 +33,7 @@ Environment:
 const EXIT_CODES: &str = "\
 Exit codes:
   0-255   of `run`: the guest command's own
+  1-255   `run --debug-exit`: the odd number (V << 1) | 1 for V written to port 0xf4
   0       it worked; without a command, the machine was switched off
   1       `doctor`: `kluis run` cannot work here
   2       bad input: usage, size, kernel, disk, platform ...
@@ -274,7 +275,8 @@ Examples:
   kluis run --size Standard_DC2s_v3 --timeout 5m -- make-something
   kluis run --size Standard_DC8s_v3 --memory 4G --epc 512M -- nproc
   kluis run --cpus 8 --memory 2G --stats -- nproc
-  kluis run --kernel vmlinuz --initrd my.cpio --append 'root=/dev/vda' --disk root.img";
+  kluis run --kernel vmlinuz --initrd my.cpio --append 'root=/dev/vda' --disk root.img
+  kluis run --kernel test.elf --append 'all' --debug-exit --timeout 1m";
 
 fn run_help() -> String {
     format!(
@@ -291,6 +293,12 @@ Streams:
 Own kernel:
   With --kernel or --initrd and no command, the first serial port is connected
   to the terminal. A command needs Kluis's agent in the initrd.
+
+Images made for QEMU:
+  --kernel takes multiboot 1 images as QEMU does, with modules in --initrd and
+  arguments in --append. The first serial port is the terminal. The machine ends
+  when the image switches it off (port 0x604), resets it, faults three times, or,
+  with --debug-exit, writes its status to port 0xf4.
 
 Memory:
   It is taken from the host only when the guest touches it: a machine may be
@@ -320,10 +328,12 @@ pub(crate) struct RunArgs {
     /// Processor model: xeon-e-2288g or xeon-8370c [default: the size's]
     #[arg(long, value_name = "MODEL")]
     pub(crate) cpu: Option<String>,
-    /// Boot this kernel (bzImage or ELF) instead of the default image's
+    /// Boot this kernel (bzImage, ELF) or multiboot image instead of the default image's
+    /// kernel
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
-    /// Use this initial RAM disk instead of the default image's
+    /// Use this initial RAM disk instead of the default image's; for a multiboot image, give
+    /// it these modules: FILE[ ARGUMENTS],...
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) initrd: Option<PathBuf>,
     /// Add this to the kernel command line (repeatable)
@@ -353,6 +363,13 @@ pub(crate) struct RunArgs {
     /// Start the machine again when the guest resets it, instead of ending; without a command
     #[arg(long, conflicts_with = "command")]
     pub(crate) reboot: bool,
+    /// Let the guest end the machine by a write to port 0xf4: V makes (V << 1) | 1 the exit
+    /// code, as with QEMU's isa-debug-exit
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) debug_exit: bool,
+    /// Add QEMU's pc-testdev, which test suites for hypervisors use
+    #[arg(long)]
+    pub(crate) test_device: bool,
     /// Stop at the first instruction that Kluis does not know
     #[arg(long)]
     pub(crate) strict: bool,

@@ -63,6 +63,12 @@ pub(crate) fn of_command(status: ExitStatus) -> u8 {
     }
 }
 
+/// The exit code of a guest that wrote `status` to the debug-exit port: never zero,
+/// as QEMU's.
+pub(crate) fn of_debug_exit(status: u32) -> u8 {
+    (status << 1) as u8 | 1
+}
+
 /// The exit code for an end by a signal.
 pub(crate) fn of_signal(signal: i32) -> u8 {
     // Linux has 64 signals
@@ -83,6 +89,13 @@ mod tests {
         assert_eq!(of_command(ExitStatus::Signal(64)), 192);
         // what the protocol would not let through does not overflow either
         assert_eq!(of_command(ExitStatus::Signal(255)), 192);
+    }
+
+    #[test]
+    fn debug_exits_are_odd() {
+        for (status, code) in [(0, 1), (1, 3), (0x2a, 85), (0x7f, 255), (0x80, 1), (u32::MAX, 255)] {
+            assert_eq!(of_debug_exit(status), code);
+        }
     }
 
     #[test]

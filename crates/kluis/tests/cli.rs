@@ -74,7 +74,7 @@ fn bad_kernels_are_refused() {
         (s.at("missing"), &["cannot read kernel", "missing"][..]),
         (s.at("folder"), &["not a regular file"]),
         (s.file("empty", b""), &["kernel"]),
-        (s.file("text", b"#!/bin/sh\necho I am a kernel\n"), &["not an x86-64 Linux kernel"]),
+        (s.file("text", b"#!/bin/sh\necho I am a kernel\n"), &["not an x86-64 kernel"]),
         (s.file("cut", &whole[..whole.len() - 1]), &["truncated", "again"]),
         (s.file("header", &whole[..40]), &["truncated"]),
         (s.file("bzimage", &bzimage), &["kernel"]),

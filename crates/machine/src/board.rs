@@ -5,18 +5,21 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cpu::Shared;
+use cpu::shared::request;
 use devices::i8042::I8042;
 use devices::ioapic::{IOAPIC_BASE, IoApic};
 use devices::irq::FanOut;
 use devices::pci::{ConfigPorts, Ecam, HostBridge, PciBus};
 use devices::pic::Pic;
 use devices::pit::{PORT_61, Pit};
-use devices::pm::AcpiPm;
+use devices::pm::{AcpiPm, PM1_CONTROL};
+use devices::port92::Port92;
+use devices::qemu::ExitSink;
 use devices::rtc::Rtc;
 use devices::serial::Serial;
 use devices::virtio::blk::FileBackend;
@@ -29,6 +32,7 @@ use crate::clock::GuestClock;
 use crate::config::{Disk, MachineError};
 use crate::gate::Gate;
 use crate::interrupts::{ExtInt, ToApics};
+use crate::qemu::{OLD_PM1_CONTROL, QemuDevices, Wanted};
 use crate::timers::Alarm;
 
 /// First byte above RAM below 4 GiB, at most.
@@ -44,26 +48,36 @@ pub(crate) enum Power {
     On,
     Off,
     Reset,
+    /// By the debug-exit port.
+    Exit(u32),
 }
 
-/// Where devices report power-off and reset; the machine's owner waits here.
-#[derive(Debug, Default)]
+/// Where devices report power-off and reset; the machine's owner waits here. The
+/// processors stop at once.
 pub(crate) struct PowerSwitch {
-    state: AtomicU8,
+    cpus: Arc<[Arc<Shared>]>,
+    /// What happened first, as [`PowerSwitch::get`] decodes it.
+    state: AtomicU64,
     changed: (Mutex<()>, Condvar),
 }
 
 impl PowerSwitch {
+    pub(crate) fn new(cpus: Arc<[Arc<Shared>]>) -> Self {
+        Self { cpus, state: AtomicU64::new(0), changed: Default::default() }
+    }
+
     pub(crate) fn get(&self) -> Power {
         match self.state.load(Ordering::SeqCst) {
             0 => Power::On,
             1 => Power::Off,
-            _ => Power::Reset,
+            2 => Power::Reset,
+            exit => Power::Exit((exit >> 32) as u32),
         }
     }
 
-    fn set(&self, state: u8) {
+    fn set(&self, state: u64) {
         let _ = self.state.compare_exchange(0, state, Ordering::SeqCst, Ordering::SeqCst);
+        self.cpus.iter().for_each(|cpu| cpu.request(request::EXIT));
         self.ring();
     }
 
@@ -99,6 +113,12 @@ impl PowerSink for PowerSwitch {
     }
 }
 
+impl ExitSink for PowerSwitch {
+    fn exit(&self, status: u32) {
+        self.set(3 | u64::from(status) << 32);
+    }
+}
+
 /// The description that devices and ACPI tables are made from.
 pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>, epc: Range<u64>) -> boot::acpi::Board {
     let mut board = boot::acpi::Board::new(cpus as u32, ram);
@@ -124,6 +144,7 @@ pub(crate) struct Board {
     rtc: Mutex<Rtc>,
     pm: Mutex<AcpiPm>,
     i8042: Mutex<I8042>,
+    port92: Mutex<Port92>,
     serial: Mutex<Com1>,
     config_ports: Mutex<ConfigPorts>,
     ecam: Mutex<Ecam>,
@@ -136,6 +157,7 @@ pub(crate) struct Board {
     console: Option<HostPort>,
     /// The power button was pressed while the machine was paused.
     button: AtomicBool,
+    qemu: QemuDevices,
 }
 
 /// What a board is made from.
@@ -150,6 +172,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) serial: Box<dyn Write + Send>,
     pub(crate) disks: &'a [Disk],
     pub(crate) ports: Vec<PortConfig>,
+    pub(crate) qemu: Wanted,
 }
 
 impl Board {
@@ -164,6 +187,9 @@ impl Board {
         let isa = |irq: u8| -> Arc<dyn IrqLine> {
             let pin = ioapic.pin(if irq == 0 { 2 } else { irq });
             Arc::new(FanOut(pin.into_iter().chain([pic.line(irq)]).collect()))
+        };
+        let gsi = |n: u8| -> Arc<dyn IrqLine> {
+            if n < 16 { isa(n) } else { ioapic.pin(n).unwrap_or_else(|| Arc::new(devices::irq::NoLine)) }
         };
         let clock: Arc<dyn Clock> = parts.clock.clone();
         let power: Arc<dyn PowerSink> = parts.power.clone();
@@ -203,6 +229,8 @@ impl Board {
             serial: Mutex::new(Serial::new(isa(4), parts.serial)),
             pm: Mutex::new(AcpiPm::new(clock, sci, power.clone(), about.pm.s5, about.pm.timer_32bit)),
             i8042: Mutex::new(I8042::new(power.clone())),
+            port92: Mutex::new(Port92::new(power.clone())),
+            qemu: QemuDevices::new(parts.qemu, parts.power, gsi),
             config_ports: Mutex::new(ConfigPorts::new(pci.clone(), power)),
             ecam: Mutex::new(Ecam::new(pci.clone())),
             pci,
@@ -278,13 +306,17 @@ impl Board {
             0x40..=0x43 => f(&mut *lock(&self.pit), p - 0x40),
             0x61 => f(&mut *lock(&self.pit), PORT_61),
             0x60 | 0x64 => f(&mut *lock(&self.i8042), p - 0x60),
+            0x92 => f(&mut *lock(&self.port92), 0),
             0x70 | 0x71 => f(&mut *lock(&self.rtc), p - 0x70),
             0x3f8..=0x3ff => f(&mut *lock(&self.serial), p - 0x3f8),
             0xcf8..=0xcff => f(&mut *lock(&self.config_ports), p - 0xcf8),
             _ if u64::from(port.wrapping_sub(self.pm_base)) < AcpiPm::PORTS => {
                 f(&mut *lock(&self.pm), u64::from(port - self.pm_base));
             }
-            _ => return false,
+            _ if port & !1 == OLD_PM1_CONTROL && self.qemu.for_image() => {
+                f(&mut *lock(&self.pm), u64::from(PM1_CONTROL) + (p & 1));
+            }
+            _ => return self.qemu.with_port(port, f),
         }
         true
     }
@@ -297,7 +329,7 @@ impl Board {
 }
 
 /// A device, without its state's type.
-trait Access {
+pub(crate) trait Access {
     fn read(&mut self, offset: u64, data: &mut [u8]);
     fn write(&mut self, offset: u64, data: &[u8]);
 }
@@ -317,8 +349,12 @@ impl cpu::Bus for Board {
             Device::read(&mut *lock(&self.ioapic), gpa - IOAPIC_BASE, data);
         } else if gpa.wrapping_sub(self.ecam_base) < Ecam::LEN {
             Device::read(&mut *lock(&self.ecam), gpa - self.ecam_base, data);
-        } else if !(self.pci_window.contains(&gpa) && self.pci.mmio_read(gpa, data)) {
-            data.fill(0xff);
+        } else {
+            let answered = self.pci_window.contains(&gpa) && self.pci.mmio_read(gpa, data)
+                || self.qemu.with_memory(gpa, |device, offset| device.read(offset, data));
+            if !answered {
+                data.fill(0xff);
+            }
         }
     }
 
@@ -329,6 +365,8 @@ impl cpu::Bus for Board {
             Device::write(&mut *lock(&self.ecam), gpa - self.ecam_base, data);
         } else if self.pci_window.contains(&gpa) {
             self.pci.mmio_write(gpa, data);
+        } else {
+            self.qemu.with_memory(gpa, |device, offset| device.write(offset, data));
         }
     }
 

@@ -17,10 +17,12 @@ pub struct Config {
     pub memory: u64,
     /// Enclave page cache, beside RAM.
     pub epc: Epc,
-    /// Kernel: bzImage or ELF.
+    /// Kernel: bzImage, ELF or multiboot image.
     pub kernel: PathBuf,
-    /// Initial RAM disk.
+    /// Initial RAM disk; multiboot images have none.
     pub initrd: Option<PathBuf>,
+    /// Modules of a multiboot image.
+    pub modules: Vec<Module>,
     /// Kernel command line.
     pub cmdline: String,
     /// Block devices, in order: `/dev/vda`, `/dev/vdb` …
@@ -31,6 +33,19 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Stop at the first instruction that Kluis does not know.
     pub strict: bool,
+    /// A port that ends the machine: QEMU's `isa-debug-exit` at F4h.
+    pub debug_exit: bool,
+    /// QEMU's `pc-testdev`.
+    pub test_device: bool,
+}
+
+/// A module of a multiboot image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its file.
+    pub path: PathBuf,
+    /// What the image is told: name and arguments.
+    pub text: String,
 }
 
 /// An enclave page cache and the platform it belongs to.

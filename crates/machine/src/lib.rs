@@ -4,7 +4,9 @@
 //! * `config`: what a machine is made of
 //! * `epc`: the enclave page cache
 //! * `drill`: attacks on the EPC's memory, and the bus's view
+//! * `entry`: how the first processor begins
 //! * `board`: devices at their ports and addresses
+//! * `qemu`: those of them that only virtual machines have
 //! * `interrupts`: wires and messages to the local APICs
 //! * `clock`: guest time; `timers`: the thread that ticks device timers
 //! * `vcpu`: the thread of a processor; `gate`: what holds it while the machine is paused
@@ -16,15 +18,17 @@ mod board;
 mod clock;
 pub mod config;
 mod drill;
+mod entry;
 mod epc;
 mod gate;
 mod interrupts;
+mod qemu;
 mod report;
 mod running;
 mod timers;
 mod vcpu;
 
-pub use config::{Config, Disk, Epc, MachineError};
+pub use config::{Config, Disk, Epc, MachineError, Module};
 pub use drill::{DrillError, MAX_BUS_BYTES};
 pub use gate::{PauseError, Paused};
 pub use running::{Outcome, Prepared, Running, prepare};

@@ -6,10 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arch::descriptor::Attr;
-use arch::regs::{Cr0, Cr4, Efer, Seg, gpr};
 use cpu::shared::request;
-use cpu::state::{Segment, TableRegister};
 use cpu::{Activity, Cpu, Engine};
 use devices::virtio::console::HostPort;
 use mem::secret::{SecretBox, SecretError, spawn_on_secret_stack};
@@ -19,8 +16,10 @@ use sgx::Package;
 use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
 use crate::clock::GuestClock;
 use crate::config::{Config, MAX_CPUS, MIN_MEMORY, MachineError};
+use crate::entry::Entry;
 use crate::epc;
 use crate::gate::{Gate, PauseError, Paused};
+use crate::qemu;
 use crate::timers::{self, Alarm};
 use crate::vcpu;
 
@@ -31,6 +30,8 @@ pub enum Outcome {
     PowerOff,
     /// The guest reset it.
     Reset,
+    /// The guest ended it by the debug-exit port, with this status.
+    DebugExit(u32),
     /// [`Running::stop`] stopped it.
     Stopped,
     /// A processor shut down; with the guest's state in words.
@@ -55,6 +56,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether the guest has left the power on.
+    pub(crate) fn is_on(&self) -> bool {
+        self.power.get() == Power::On
+    }
+
     pub(crate) fn end(&self, end: End) {
         lock(&self.end).get_or_insert(end);
         self.power.ring();
@@ -95,23 +101,24 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
     check(&config)?;
     let spans = spans(config.memory);
     let epc_range = epc::place(&spans, config.epc.bytes);
-    let kernel = boot::read_kernel(&config.kernel)?;
-    let initrd = config.initrd.as_deref().map(boot::read_initrd).transpose()?;
     let ranges: Vec<_> = spans.iter().map(|span| (span.start, span.end - span.start)).collect();
     let ram = Ram::with_top(&ranges, epc_range.end)?;
-    let package = epc::package(config.epc, &config.model, config.cpus)?;
 
     let about = describe(config.cpus, spans.clone(), epc_range.clone());
     let layout = boot::Layout::new(spans, vec![about.pci.ecam(), epc_range.clone()]);
     let guest = &**ram.guest();
-    let entry = boot::load(guest, &kernel, initrd.as_deref(), &config.cmdline, &layout)?;
+    let entry = Entry::load(&config, guest, &layout)?;
     boot::acpi::write(guest, &about, &layout)?;
-    drop((kernel, initrd));
+    let fw_cfg = match &entry {
+        Entry::Linux(_) => None,
+        Entry::Image(image) => Some(qemu::fw_cfg(&config, image, &layout)),
+    };
+    let package = epc::package(config.epc, &config.model, config.cpus)?;
 
     let clock = Arc::new(GuestClock::new(config.model.tsc_hz));
     let alarm = Arc::new(Alarm::default());
-    let power = Arc::new(PowerSwitch::default());
     let cpus = cpu::shared::processors(config.cpus);
+    let power = Arc::new(PowerSwitch::new(cpus.clone()));
     ram.code().set_listeners(cpus.iter().map(|c| c.clone() as Arc<dyn mem::CodeListener>).collect());
     let (gate, paused) = Gate::new(clock.clone(), cpus.clone());
     let memory = Arc::new(DmaBus::new(ram.guest().clone(), epc_range.clone())?);
@@ -126,12 +133,13 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
         serial: config.serial,
         disks: &config.disks,
         ports: config.ports,
+        qemu: qemu::Wanted { fw_cfg, debug_exit: config.debug_exit, test_device: config.test_device },
     })?;
     let mut engines = Vec::new();
     for id in 0..config.cpus {
         let mut cpu = Cpu::new(id, config.model.clone(), ram.clone(), board.clone(), cpus[id].clone());
         if id == 0 {
-            enter_kernel(&mut cpu, &entry);
+            entry.enter(&mut cpu);
         } else {
             cpu.activity = Activity::WaitForSipi;
         }
@@ -239,24 +247,6 @@ fn check(config: &Config) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// Puts the boot processor where the 64-bit boot protocol wants it.
-fn enter_kernel(cpu: &mut Cpu, entry: &boot::Entry) {
-    let s = &mut cpu.s;
-    let data = Segment { selector: boot::BOOT_DS, attr: Attr::DATA, limit: u32::MAX, base: 0 };
-    s.seg = [data; 6];
-    s.seg[Seg::Cs as usize] =
-        Segment { selector: boot::BOOT_CS, attr: Attr::CODE64, limit: u32::MAX, base: 0 };
-    s.gdtr = TableRegister { base: entry.gdt_base, limit: entry.gdt_limit };
-    s.idtr = TableRegister::default();
-    s.cr0 = Cr0::PE | Cr0::PG | Cr0::ET | Cr0::NE | Cr0::WP;
-    s.cr4 = Cr4::PAE;
-    s.cr3 = entry.cr3;
-    s.efer = Efer::LME | Efer::LMA;
-    s.regs.set(gpr::RSI, entry.rsi);
-    s.rip = entry.rip;
-    cpu.state_changed();
-}
-
 impl Running {
     /// Waits until the machine ends, at most `timeout`; `None` if it still runs.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
@@ -278,6 +268,7 @@ impl Running {
         match (self.shared.power.get(), &*lock(&self.shared.end)) {
             (Power::Off, _) => Outcome::PowerOff,
             (Power::Reset, _) => Outcome::Reset,
+            (Power::Exit(status), _) => Outcome::DebugExit(status),
             (Power::On, Some(End::TripleFault(report))) => Outcome::TripleFault(report.clone()),
             (Power::On, Some(End::Unimplemented(list))) => {
                 Outcome::Failed(format!("an instruction that Kluis does not know: {}", list.join("; ")))

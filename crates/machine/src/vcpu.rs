@@ -24,7 +24,7 @@ pub(crate) fn run(
     let id = engine.cpu.id;
     loop {
         gate.pass(id, engine);
-        if stop.load(Ordering::SeqCst) {
+        if stop.load(Ordering::SeqCst) || !machine.is_on() {
             break;
         }
         let exit = engine.run(SLICE);

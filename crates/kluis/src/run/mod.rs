@@ -1,6 +1,6 @@
 //! `kluis run`: a machine, and one command or terminal in it.
 //!
-//! * [`plan`]: what is to be built, or why it cannot be
+//! * [`plan`]: what is to be built, or why it cannot be; [`multiboot`]: modules in `--initrd`
 //! * [`session`]: the conversation with the guest's agent
 //! * [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
 //! * [`console`]: the guest's serial port
@@ -12,6 +12,7 @@ mod again;
 mod confine;
 mod console;
 mod escape;
+mod multiboot;
 mod plan;
 mod progress;
 mod session;
@@ -100,11 +101,14 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         epc: machine::Epc { bytes: plan.epc, roots: crate::platform::roots(&platform) },
         kernel,
         initrd,
+        modules: plan.modules.clone(),
         cmdline: plan.cmdline.clone(),
         disks: plan.disks.clone(),
         serial: Box::new(console.clone()),
         ports: if serial { Vec::new() } else { channels.ports() },
         strict: args.strict,
+        debug_exit: args.debug_exit,
+        test_device: args.test_device,
     };
     let start = Instant::now();
     let (prepared, ports) = machine::prepare(config).map_err(|e| {

@@ -1,6 +1,7 @@
 //! From the command line to a machine that can be built, or the reason why
 //! not: everything that can be refused before anything is made.
 
+use super::multiboot;
 use crate::capacity::Capacity;
 use crate::cli::RunArgs;
 use crate::exit::Error;
@@ -9,7 +10,7 @@ use crate::units;
 use agent_proto::{Exec, ToGuest, Tty};
 use cpu::Model;
 use machine::config::{MAX_CPUS, MIN_MEMORY};
-use machine::{Disk, MachineError};
+use machine::{Disk, MachineError, Module};
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) kernel: Option<PathBuf>,
     /// Own initial RAM disk; else the default image's, with its kernel only.
     pub(crate) initrd: Option<PathBuf>,
+    /// Modules of a multiboot image.
+    pub(crate) modules: Vec<Module>,
     /// Kernel command line.
     pub(crate) cmdline: String,
     /// Disks.
@@ -105,22 +108,36 @@ impl Plan {
         check_shape(&model, cpus, memory, epc).map_err(Error::bad)?;
         let what = if by_shape { "the machine" } else { size.name };
         Capacity::of_host().check(memory, epc).map_err(|why| Error::bad(format!("{what} {why}")))?;
-        for (file, read) in [(&args.kernel, Kind::Kernel), (&args.initrd, Kind::Initrd)] {
-            if let Some(file) = file {
-                // the machine reads it again: what is wrong shows before the
-                // default image is built for nothing
-                match read {
-                    Kind::Kernel => boot::read_kernel(file).map(drop),
-                    Kind::Initrd => boot::read_initrd(file).map(drop),
-                }
-                .map_err(Error::bad)?;
+        // the machine reads them again: what is wrong shows before the default image
+        // is built for nothing
+        let kernel = args.kernel.as_deref().map(boot::read_kernel).transpose().map_err(Error::bad)?;
+        let image = args.kernel.as_deref().filter(|_| kernel.is_some_and(|k| boot::multiboot::is_image(&k)));
+        let modules = match (image, &args.initrd) {
+            (Some(_), Some(list)) => multiboot::modules(list)?,
+            (None, Some(file)) => {
+                boot::read_initrd(file).map_err(Error::bad)?;
+                Vec::new()
             }
-        }
+            (_, None) => Vec::new(),
+        };
         args.disk.iter().try_for_each(check_disk).map_err(Error::bad)?;
 
         let own = args.kernel.is_some() || args.initrd.is_some();
-        let access = if own && args.command.is_empty() { Access::Serial } else { agent(args, terminal)? };
-        let base = if matches!(access, Access::Serial) { CMDLINE_CONSOLE } else { CMDLINE };
+        let access = match image {
+            Some(_) if !args.command.is_empty() => {
+                return Err(Error::bad(
+                    "a multiboot image has no agent that could run a command: give it arguments with --append",
+                ));
+            }
+            _ if own && args.command.is_empty() => Access::Serial,
+            _ => agent(args, terminal)?,
+        };
+        let name = image.map(|path| path.to_string_lossy());
+        let base = match (&name, &access) {
+            (Some(name), _) => name,
+            (None, Access::Serial) => CMDLINE_CONSOLE,
+            (None, _) => CMDLINE,
+        };
         let words = std::iter::once(base).chain(args.append.iter().map(String::as_str));
         Ok(Self {
             size: (!by_shape).then_some(size),
@@ -129,7 +146,8 @@ impl Plan {
             memory,
             epc,
             kernel: args.kernel.clone(),
-            initrd: args.initrd.clone(),
+            initrd: args.initrd.clone().filter(|_| image.is_none()),
+            modules,
             cmdline: words.collect::<Vec<_>>().join(" "),
             disks: args.disk.clone(),
             access,
@@ -140,11 +158,6 @@ impl Plan {
     pub(crate) fn keeps_data(&self) -> bool {
         self.disks.iter().any(|disk| !disk.read_only)
     }
-}
-
-enum Kind {
-    Kernel,
-    Initrd,
 }
 
 fn model(name: &str) -> Result<Arc<Model>, Error> {

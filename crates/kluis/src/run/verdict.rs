@@ -103,6 +103,7 @@ impl Verdict {
                 Self::failed("machine", format!("the guest switched the machine off {before}"))
             }
             Outcome::Reset => Self::failed("machine", format!("the guest reset the machine {before}")),
+            Outcome::DebugExit(status) => Self::new(exit::of_debug_exit(status), "debug-exit"),
             Outcome::Stopped => Self::failed("machine", "the machine was stopped"),
             Outcome::TripleFault(report) => {
                 let mut verdict = Self::failed(
@@ -135,6 +136,7 @@ mod tests {
         assert_eq!(code(End::TimedOut, &command), 124);
         assert_eq!(code(End::Signal(2), &command), 130);
         assert_eq!(code(End::Signal(15), &booting), 143);
+        assert_eq!(code(End::Machine(Outcome::DebugExit(3)), &shell), 7);
         assert_eq!(code(End::Quit, &shell), 0);
         assert_eq!(code(End::Quit, &command), 143);
         assert_eq!(code(End::Broken("x".into()), &command), 125);
