@@ -1,5 +1,5 @@
-//! Files and streams: kernels for [`boot`], Debian packages for [`image`], the
-//! agent's frames.
+//! Files and streams: kernels and multiboot images for [`boot`], Debian packages for
+//! [`image`], the agent's frames.
 
 use agent_proto::{Decoder, Exec, ExitStatus, ToGuest, ToHost, Tty};
 use std::io::Write;
@@ -10,10 +10,15 @@ type Memory = vm_memory::GuestMemoryMmap<()>;
 /// Bytes of RAM that kernels are loaded into.
 const RAM: u64 = 64 << 20;
 
+thread_local!(static GUEST: Memory = Memory::from_ranges(&[(GuestAddress(0), RAM as usize)]).expect("RAM"));
+
+fn layout() -> boot::Layout {
+    boot::Layout::new(std::iter::once(0..RAM).collect(), Vec::new())
+}
+
 /// Whether [`boot::load`] takes the kernel; panics if it goes where it should not.
 pub fn boots(file: &[u8]) -> bool {
-    thread_local!(static GUEST: Memory = Memory::from_ranges(&[(GuestAddress(0), RAM as usize)]).expect("RAM"));
-    let layout = boot::Layout::new(std::iter::once(0..RAM).collect(), Vec::new());
+    let layout = layout();
     GUEST.with(|memory| match boot::load(memory, file, Some(&[7; 100]), "console=ttyS0", &layout) {
         Ok(entry) => {
             let (start, end) = entry.kernel;
@@ -33,6 +38,31 @@ pub fn boots(file: &[u8]) -> bool {
 /// [`boot::load`] on any file.
 pub fn kernel_image(data: &[u8]) {
     boots(data);
+}
+
+/// Whether [`boot::multiboot::load`] takes the image; panics if it goes where it
+/// should not.
+pub fn boots_image(file: &[u8]) -> bool {
+    let module = boot::multiboot::Module { data: &[7; 100], text: b"module" };
+    GUEST.with(|memory| match boot::multiboot::load(memory, file, &[module], b"image", &layout()) {
+        Ok(entry) => {
+            let (start, end) = entry.kernel;
+            assert!(start >= 1 << 20 && start < end, "image at {start:#x}..{end:#x}");
+            assert!((start..end).contains(&entry.eip.into()), "entry {:#x}", entry.eip);
+            let (from, to) = entry.modules[0];
+            assert!(from >= end && to <= RAM, "module at {from:#x}..{to:#x}");
+            true
+        }
+        Err(error) => {
+            assert!(!error.to_string().contains('\n'), "{error}");
+            false
+        }
+    })
+}
+
+/// [`boot::multiboot::load`] on any file.
+pub fn multiboot_image(data: &[u8]) {
+    boots_image(data);
 }
 
 /// The image builder on any package file.
@@ -153,6 +183,29 @@ fn vmlinux() -> Vec<u8> {
         file.extend_from_slice(data);
     }
     file
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// Multiboot images: with address fields, and in an ELF file.
+pub fn images() -> Vec<Vec<u8>> {
+    const MAGIC: u32 = 0x1bad_b002;
+    const AT: u32 = 0x20_0000;
+    let header = |flags: u32| [MAGIC, flags, 0u32.wrapping_sub(MAGIC).wrapping_sub(flags)];
+    let mut flat = words(&header(1 << 16));
+    flat.extend(words(&[AT, AT, 0, AT + 0x2000, AT + 0x20]));
+    flat.resize(0x400, 0x90);
+
+    let mut elf = vec![0; 0x400];
+    put(&mut elf, 0, b"\x7fELF\x01\x01\x01");
+    put(&mut elf, 16, &[2, 0, 3, 0]);
+    put(&mut elf, 24, &words(&[0xc000_0010, 52]));
+    put(&mut elf, 42, &[32, 0, 1, 0]);
+    put(&mut elf, 52, &words(&[1, 0x100, 0xc000_0000, AT, 0x300, 0x2000]));
+    put(&mut elf, 0x100, &words(&header(3)));
+    vec![flat, elf]
 }
 
 /// A bzImage of boot protocol 2.15 around `payload`.

@@ -8,7 +8,7 @@
 //!
 //! * [`code`]: machine code on a processor
 //! * [`device`]: register accesses, rings and host events on devices
-//! * [`files`]: kernels, Debian packages, the agent's frames
+//! * [`files`]: kernels, multiboot images, Debian packages, the agent's frames
 //! * [`input`], [`mutate`]: reading and making inputs
 #![forbid(unsafe_code)]
 
@@ -44,6 +44,13 @@ pub const TARGETS: &[Target] = &[
         cases: 10_000,
         max_len: 4096,
     },
+    Target {
+        name: "multiboot_image",
+        run: files::multiboot_image,
+        seeds: files::images,
+        cases: 10_000,
+        max_len: 4096,
+    },
     Target { name: "deb_image", run: files::deb_image, seeds: files::packages, cases: 10_000, max_len: 4096 },
     Target {
         name: "agent_frames",
@@ -61,6 +68,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "device_i8042", ..device::SMALL[6] },
     Target { name: "device_apic", ..device::SMALL[7] },
     Target { name: "device_pci", ..device::SMALL[8] },
+    Target { name: "device_qemu", ..device::SMALL[9] },
     Target { name: "device_virtio_blk", ..device::VIRTIO[0] },
     Target { name: "device_virtio_rng", ..device::VIRTIO[1] },
     Target { name: "device_virtio_console", ..device::VIRTIO[2] },

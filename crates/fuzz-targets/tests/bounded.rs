@@ -91,9 +91,9 @@ macro_rules! bounded {
 }
 
 bounded! {
-    code_bytes kernel_image deb_image agent_frames
+    code_bytes kernel_image multiboot_image deb_image agent_frames
     device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
-    device_pci device_virtio_blk device_virtio_rng device_virtio_console
+    device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console
 }
 
 /// A fuzzer that never gets past the first check finds nothing.
@@ -101,6 +101,9 @@ bounded! {
 fn seeds_reach_the_far_end() {
     for (i, kernel) in fuzz_targets::files::kernels().iter().enumerate() {
         assert!(fuzz_targets::files::boots(kernel), "kernel {i}");
+    }
+    for (i, image) in fuzz_targets::files::images().iter().enumerate() {
+        assert!(fuzz_targets::files::boots_image(image), "image {i}");
     }
     for (i, package) in fuzz_targets::files::packages().iter().enumerate() {
         let packed = image::fuzz_package(package);

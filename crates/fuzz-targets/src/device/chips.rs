@@ -8,9 +8,11 @@ use devices::ioapic::{IoApic, PINS};
 use devices::pic::Pic;
 use devices::pit::{PORT_61, Pit};
 use devices::pm::{AcpiPm, ResetControl};
+use devices::port92::Port92;
+use devices::qemu::{DebugExit, FwCfg, TestMemory, TestPorts};
 use devices::rtc::Rtc;
 use devices::serial::Serial;
-use devices::{Clock, Device};
+use devices::{Clock, Device, IrqLine};
 use std::sync::Arc;
 
 /// Lets time pass and ticks a device as the board's timer thread does, which
@@ -109,4 +111,17 @@ pub(super) fn i8042(data: &[u8]) {
     let mut input = Input::new(data);
     let mut device = I8042::new(Arc::new(Board));
     registers(&mut device, &mut input, &[0, 4], |_, _| {});
+}
+
+/// The devices of QEMU's own and port 92h, one after the other.
+pub(super) fn qemu(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut part = || Input::new(input.bytes(data.len() / 5));
+    let mut fw_cfg = FwCfg::new([(5, vec![4, 0])], [("etc/e820", vec![1; 40])]);
+    registers(&mut fw_cfg, &mut part(), &[0, 1], |_, _| {});
+    let mut test = TestPorts::new((0..24).map(|_| Arc::new(Board) as Arc<dyn IrqLine>));
+    registers(&mut test, &mut part(), &[0, 3, 4, 8, 0x1f20, 0x1f2e, 0x1f37], |_, _| {});
+    registers(&mut TestMemory::default(), &mut part(), &[0, 8, 0xfff8, 0xffff], |_, _| {});
+    registers(&mut DebugExit::new(Arc::new(Board)), &mut part(), &[0, 3], |_, _| {});
+    registers(&mut Port92::new(Arc::new(Board)), &mut part(), &[0], |_, _| {});
 }

@@ -1,6 +1,7 @@
 //! The board's side of a device.
 
 use devices::ioapic::{ApicMessage, InterruptSink};
+use devices::qemu::ExitSink;
 use devices::{Clock, IrqLine, MsiSink, PowerSink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,9 @@ impl MsiSink for Board {
 impl PowerSink for Board {
     fn power_off(&self) {}
     fn reset(&self) {}
+}
+impl ExitSink for Board {
+    fn exit(&self, _status: u32) {}
 }
 impl InterruptSink for Board {
     fn deliver(&self, message: ApicMessage) {

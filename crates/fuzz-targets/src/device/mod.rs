@@ -15,7 +15,7 @@ const fn target(run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {
 }
 
 /// Devices of a few registers: UART, RTC, PIT, PIC, I/O APIC, PM, keyboard
-/// controller, local APIC, PCI bus.
+/// controller, local APIC, PCI bus, QEMU's devices.
 pub(crate) const SMALL: &[Target] = &[
     target(chips::serial, Vec::new),
     target(chips::rtc, Vec::new),
@@ -26,6 +26,7 @@ pub(crate) const SMALL: &[Target] = &[
     target(chips::i8042, Vec::new),
     target(apic::apic, Vec::new),
     target(pci::pci, Vec::new),
+    target(chips::qemu, Vec::new),
 ];
 
 /// virtio devices, by the rings in memory.
