@@ -2,6 +2,7 @@
 //! boot structures go.
 //!
 //! ```text
+//! 0x0000_0400  for a multiboot image: words of the BIOS data area
 //! 0x0000_0500  boot GDT
 //! 0x0000_7000  zero page (struct boot_params)
 //! 0x0000_9000  identity page tables, 6 pages; for a multiboot image all it is told

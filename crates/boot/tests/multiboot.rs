@@ -129,6 +129,8 @@ fn image_is_told_of_memory_modules_and_texts() {
     let (_, layout) = guest(&[0..64 * MIB]);
     let want = layout.e820().into_iter().map(|r| (r.range.start, r.range.end - r.range.start, r.kind as u64));
     assert_eq!(entries, want.collect::<Vec<_>>());
+    let bios = [0x400, 0x40e, 0x413].map(|at| word(at) & 0xffff);
+    assert_eq!(bios, [0x3f8, 0x9fc0, 639], "where a BIOS leaves them");
     assert!(info >= 0x9000 && list + 16 * count < 0x9_fc00 && u64::from(e.esp) <= info);
 }
 

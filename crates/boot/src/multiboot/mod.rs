@@ -9,7 +9,7 @@
 mod header;
 mod info;
 
-use crate::layout::{self, MULTIBOOT_START};
+use crate::layout::{self, LOW_MEMORY_END, MULTIBOOT_START};
 use crate::{BootError, Layout, Loaded, elf, handoff};
 use header::Header;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
@@ -90,6 +90,7 @@ pub fn load(
     let texts = modules.iter().map(|m| m.text);
     let info = info::build(layout, cmdline, &ranges.iter().copied().zip(texts).collect::<Vec<_>>())?;
     mem.write_slice(&info, GuestAddress(MULTIBOOT_START))?;
+    write_bios_data(mem)?;
     let gdt_limit = handoff::write_image_gdt(mem)?;
 
     Ok(Entry {
@@ -101,6 +102,16 @@ pub fn load(
         kernel: (kernel.start, kernel.end),
         modules: ranges,
     })
+}
+
+/// Of what a BIOS leaves behind (*IBM PC AT technical reference, BIOS data area*) the
+/// words that images read: port of COM1, segment of the EBDA, KiB of memory below it.
+fn write_bios_data(mem: &impl GuestMemory) -> Result<(), BootError> {
+    let end = LOW_MEMORY_END;
+    for (at, word) in [(0x400, 0x3f8), (0x40e, end >> 4), (0x413, end >> 10), (end, 1)] {
+        mem.write_slice(&(word as u16).to_le_bytes(), GuestAddress(at))?;
+    }
+    Ok(())
 }
 
 fn elf(mem: &impl GuestMemory, file: &[u8], layout: &Layout) -> Result<Loaded, BootError> {
