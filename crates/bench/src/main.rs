@@ -28,6 +28,7 @@ use clap::Parser;
   cargo run --release -p kluis-bench
   cargo run --release -p kluis-bench -- --quick
   cargo run --release -p kluis-bench -- --json --workload fib --workload getppid
+  cargo run --release -p kluis-bench -- --before kluis-of-last-week
 
 Exit codes: 0 all right; 1 a wrong answer, or a system that did not finish;
 2 bad usage, or nothing could be prepared."
@@ -63,6 +64,9 @@ struct Cli {
     /// This kluis instead of the workspace's
     #[arg(long, value_name = "FILE")]
     kluis: Option<PathBuf>,
+    /// Measure this kluis too, as that of before a change
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
     /// Give `kluis run` one more argument (repeatable)
     #[arg(long = "kluis-arg", value_name = "ARG", allow_hyphen_values = true)]
     kluis_args: Vec<String>,
@@ -135,7 +139,12 @@ fn run(cli: &Cli) -> anyhow::Result<report::Report> {
         results.push(systems::tcg(&plan, &prepared, &cli.qemu));
     }
     if wanted(systems::Kind::Kluis) {
-        results.push(systems::kluis(&plan, &prepared, cli.kluis.as_deref()));
+        results.push(systems::kluis(&plan, &prepared, systems::Kind::Kluis, cli.kluis.as_deref()));
+    }
+    if let Some(before) = &cli.before
+        && wanted(systems::Kind::Before)
+    {
+        results.push(systems::kluis(&plan, &prepared, systems::Kind::Before, Some(before)));
     }
     Ok(report::Report::new(&plan, results))
 }

@@ -33,6 +33,10 @@ pub(crate) struct Ratios {
     pub(crate) kluis_over_native: Option<f64>,
     /// TCG's time over Kluis's time: above 1, Kluis is the faster.
     pub(crate) kluis_speed_over_tcg: Option<f64>,
+    /// The time of Kluis before a change over native time.
+    pub(crate) before_over_native: Option<f64>,
+    /// Kluis's time before the change over that after it: above 1, it has become faster.
+    pub(crate) kluis_speed_over_before: Option<f64>,
 }
 
 /// One workload.
@@ -48,6 +52,8 @@ pub(crate) struct Row {
     pub(crate) tcg_ms: Option<f64>,
     /// Likewise in Kluis.
     pub(crate) kluis_ms: Option<f64>,
+    /// Likewise in Kluis before a change.
+    pub(crate) before_ms: Option<f64>,
     /// Their ratios.
     #[serde(flatten)]
     pub(crate) ratios: Ratios,
@@ -104,6 +110,7 @@ impl Row {
             outcome.best_ms(name)
         };
         let (native_ms, tcg_ms, kluis_ms) = (time(Kind::Native), time(Kind::Tcg), time(Kind::Kluis));
+        let before_ms = time(Kind::Before);
         let mut samples = systems.iter().flat_map(|o| &o.samples);
         Some(Row {
             name: name.to_owned(),
@@ -111,10 +118,13 @@ impl Row {
             native_ms,
             tcg_ms,
             kluis_ms,
+            before_ms,
             ratios: Ratios {
                 tcg_over_native: ratio(tcg_ms, native_ms),
                 kluis_over_native: ratio(kluis_ms, native_ms),
                 kluis_speed_over_tcg: ratio(tcg_ms, kluis_ms),
+                before_over_native: ratio(before_ms, native_ms),
+                kluis_speed_over_before: ratio(before_ms, kluis_ms),
             },
         })
     }
@@ -133,6 +143,8 @@ impl Mean {
                 tcg_over_native: mean(&|r| r.tcg_over_native),
                 kluis_over_native: mean(&|r| r.kluis_over_native),
                 kluis_speed_over_tcg: mean(&|r| r.kluis_speed_over_tcg),
+                before_over_native: mean(&|r| r.before_over_native),
+                kluis_speed_over_before: mean(&|r| r.kluis_speed_over_before),
             },
         }
     }
@@ -150,21 +162,31 @@ impl fmt::Display for Cell {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = self.systems.iter().any(|o| o.system == Kind::Before);
         let line = |f: &mut fmt::Formatter<'_>, name: &str, class: &str, ms, r: &Ratios| {
-            writeln!(
+            write!(
                 f,
                 "{name:<20} {class:<8} {:>10} {:>9} {:>9} {:>10}",
                 Cell(ms, 2),
                 Cell(r.tcg_over_native, 1),
                 Cell(r.kluis_over_native, 1),
                 Cell(r.kluis_speed_over_tcg, 2),
-            )
+            )?;
+            if before {
+                let (time, gain) = (Cell(r.before_over_native, 1), Cell(r.kluis_speed_over_before, 2));
+                write!(f, " {time:>9} {gain:>12}")?;
+            }
+            writeln!(f)
         };
-        writeln!(
+        write!(
             f,
             "{:<20} {:<8} {:>10} {:>9} {:>9} {:>10}",
             "workload", "class", "native ms", "TCG x", "Kluis x", "Kluis/TCG"
         )?;
+        if before {
+            write!(f, " {:>9} {:>12}", "before x", "Kluis/before")?;
+        }
+        writeln!(f)?;
         for row in &self.workloads {
             line(f, &row.name, &row.class, row.native_ms, &row.ratios)?;
         }
@@ -197,7 +219,11 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "\nTCG x, Kluis x: time over native time. Kluis/TCG: speed over TCG's, above 1 is faster."
-        )
+        )?;
+        if before {
+            writeln!(f, "before x, Kluis/before: the same of Kluis before the change.")?;
+        }
+        Ok(())
     }
 }
 
@@ -222,8 +248,8 @@ mod tests {
         o
     }
 
-    fn report(kluis: Outcome) -> Report {
-        let plan = Plan {
+    fn plan() -> Plan {
+        Plan {
             names: Vec::new(),
             expected: ["fib", "sieve", "sort"].map(String::from).to_vec(),
             scale: 1.0,
@@ -231,7 +257,11 @@ mod tests {
             boots: 1,
             timeout: Duration::ZERO,
             kluis_args: Vec::new(),
-        };
+        }
+    }
+
+    fn report(kluis: Outcome) -> Report {
+        let plan = plan();
         let native = [
             ("fib", "integer", 2_000_000),
             ("fib", "integer", 1_000_000),
@@ -265,6 +295,20 @@ mod tests {
         let json = serde_json::to_value(&r).unwrap();
         assert_eq!(json["workloads"][0]["tcg_over_native"], 2.0);
         assert_eq!(json["systems"][2]["system"], "kluis");
+    }
+
+    #[test]
+    fn a_kluis_of_before_has_columns_of_its_own() {
+        let times = |ns| outcome(Kind::Kluis, Status::Ok, &[("fib", "integer", ns)]);
+        let mut systems = vec![outcome(Kind::Native, Status::Ok, &[("fib", "integer", 1_000_000)])];
+        systems.push(times(5_000_000));
+        systems.push(Outcome { system: Kind::Before, ..times(10_000_000) });
+        let plan = plan();
+        let r = Report::new(&plan, systems);
+        assert!(near(r.workloads[0].ratios.before_over_native, 10.0));
+        assert!(near(r.means[0].ratios.kluis_speed_over_before, 2.0));
+        assert!(r.to_string().contains("Kluis/before"));
+        assert!(!report(times(1)).to_string().contains("before"));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Tcg,
     /// Kluis.
     Kluis,
+    /// Another Kluis, of before a change.
+    Before,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::Native => "native",
             Kind::Tcg => "QEMU TCG",
             Kind::Kluis => "Kluis",
+            Kind::Before => "Kluis before",
         }
     }
 }
@@ -220,9 +223,9 @@ pub(crate) fn tcg(plan: &Plan, prepared: &Prepared, qemu: &Path) -> Outcome {
     })
 }
 
-/// The workloads in Kluis.
-pub(crate) fn kluis(plan: &Plan, prepared: &Prepared, program: Option<&Path>) -> Outcome {
-    let outcome = Outcome::new(Kind::Kluis);
+/// The workloads in Kluis; `system` says which of the two it is.
+pub(crate) fn kluis(plan: &Plan, prepared: &Prepared, system: Kind, program: Option<&Path>) -> Outcome {
+    let outcome = Outcome::new(system);
     let program = match program.map_or_else(prepare::kluis, |p| Ok(p.to_owned())) {
         Ok(program) => program,
         Err(e) => return outcome.fail(Status::Failed, format!("{e:#}")),

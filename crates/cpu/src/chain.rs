@@ -7,11 +7,15 @@
 //! [`crate::decode::MAX_OPS`] calls deep. Each block ends in an op of
 //! [`end`], which goes back to the engine.
 
+#[cfg(test)]
+mod tests;
+
 use std::ptr::NonNull;
 
 use arch::Exception;
 
 use crate::Cpu;
+use crate::mmu::reach::Miss;
 use crate::op::{Flow, Op};
 
 /// What a handler written for one instruction gives.
@@ -107,6 +111,76 @@ pub fn branch<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
         if ran == Ok(Flow::Jump) && !cpu.stop { Chain::Through } else { leave(cpu, op, ran) }
     }
     run::<F>
+}
+
+/// The handler of an instruction that is written for any [`Reach`]: by `fast`,
+/// and where that does not lead, by `full`.
+///
+/// [`Reach`]: crate::mmu::reach::Reach
+pub(crate) fn reaching<F, S>(_: F, _: S) -> Handler
+where
+    F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+{
+    unsafe fn run<F, S>(cpu: &mut Cpu, op: *const Op) -> Chain
+    where
+        F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+        S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+    {
+        // SAFETY: the caller's promise for this op, and for the next one.
+        unsafe {
+            match the::<F>()(cpu, &*op) {
+                Ok(Flow::Next) => next(cpu, op),
+                Ok(Flow::Jump) => Chain::Through,
+                Err(Miss) => full::<S>(cpu, op),
+            }
+        }
+    }
+    run::<F, S>
+}
+
+/// Executes an op that [`reaching`] has found no fast way for.
+#[cold]
+#[inline(never)]
+unsafe fn full<S: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+    // SAFETY: the caller's promise for this op, and for the next one.
+    unsafe {
+        let ran = the::<S>()(cpu, &*op);
+        if ran == Ok(Flow::Next) && !cpu.stop { next(cpu, op) } else { leave(cpu, &*op, ran) }
+    }
+}
+
+/// The handler of two instructions in one go: of one that is [`pure`], and the
+/// branch after it, by `fast` if that leads there.
+///
+/// It must be put into an op only if the next one is that of the branch.
+pub(crate) fn both<P, F, S>(_: P, _: F, _: S) -> Handler
+where
+    P: Fn(&mut Cpu, &Op) -> Ran + Copy,
+    F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+{
+    unsafe fn run<P, F, S>(cpu: &mut Cpu, op: *const Op) -> Chain
+    where
+        P: Fn(&mut Cpu, &Op) -> Ran + Copy,
+        F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+        S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+    {
+        // SAFETY: the caller's promise for this op, and for the next one, which
+        // is that of the branch.
+        unsafe {
+            let ran = the::<P>()(cpu, &*op);
+            if ran != Ok(Flow::Next) {
+                return leave(cpu, &*op, ran);
+            }
+            let branch = op.add(1);
+            match the::<F>()(cpu, &*branch) {
+                Ok(Flow::Jump) => Chain::Through,
+                _ => full::<S>(cpu, branch),
+            }
+        }
+    }
+    run::<P, F, S>
 }
 
 /// The handler of the op after the last instruction of a block: RIP is its place.

@@ -68,7 +68,7 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, extent: Extent)
     let mut decoder = Decoder::with_ip(bits, bytes, u64::from(off), DecoderOptions::OLD_FPU);
     // Full size at once: growing would leave copies of enclave code behind.
     let mut ops = Vec::with_capacity(MAX_OPS);
-    let mut insn = Instruction::default();
+    let (mut insn, mut previous) = (Instruction::default(), Instruction::default());
     let mut used = 0;
     let mut linkable = true;
     while ops.len() < MAX_OPS && decoder.can_decode() {
@@ -98,8 +98,10 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, extent: Extent)
             let _ = decoder.set_position(used + insn.len());
         }
         let at = off as usize + used;
-        let (op, end) = build(cpu, &insn, at as u16, mode, enclave);
+        let before = ops.last_mut().map(|op| Before { insn: &previous, op });
+        let (op, end) = build(cpu, &insn, at as u16, mode, enclave, before);
         ops.push(op);
+        previous = insn;
         used += insn.len();
         linkable = end != End::Change;
         if end != End::None || single || beyond {
@@ -163,7 +165,14 @@ fn illegal_in_enclave(cpu: &Cpu, row: &ops::Row, insn: &Instruction) -> bool {
         }
 }
 
-fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode, enclave: bool) -> (Op, End) {
+fn build(
+    cpu: &mut Cpu,
+    insn: &Instruction,
+    off: u16,
+    mode: Mode,
+    enclave: bool,
+    before: Option<Before<'_>>,
+) -> (Op, End) {
     let op = plain(any(ops::undefined), off as usize, insn.len());
     let Some(row) = ops::row(insn.mnemonic()) else {
         return (Op { run: any(ops::unimplemented), ..op }, End::Change);
@@ -176,7 +185,7 @@ fn build(cpu: &mut Cpu, insn: &Instruction, off: u16, mode: Mode, enclave: bool)
     if enclave && illegal_in_enclave(cpu, row, insn) {
         return (op, End::Change);
     }
-    let mut build = Build { insn, mode, cpu, op, ends: false };
+    let mut build = Build { insn, mode, cpu, op, ends: false, before };
     build.memory();
     let handler = (row.build)(&mut build);
     let (op, ends) = (build.op, build.ends);
@@ -215,9 +224,41 @@ pub struct Build<'a> {
     pub op: Op,
     /// The block ends after this form, whatever its row says.
     pub ends: bool,
+    /// The instruction before it in its block.
+    pub before: Option<Before<'a>>,
+}
+
+/// An instruction that is built already, and whose op a builder may change to
+/// do its own work as well.
+pub struct Before<'a> {
+    /// What iced-x86 read.
+    pub insn: &'a Instruction,
+    /// Its op.
+    pub op: &'a mut Op,
+}
+
+/// How a memory operand can be reached ([`crate::mmu::reach`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In 64-bit mode by base and displacement; or there is only the stack.
+    Simple,
+    /// In 64-bit mode.
+    General,
+    /// Otherwise.
+    Any,
 }
 
 impl Build<'_> {
+    /// How the memory operand, once filled in, can be reached.
+    pub(crate) fn way(&self) -> Way {
+        match self.op.ea {
+            _ if self.mode != Mode::Bits64 => Way::Any,
+            0 if self.op.index == Regs::ZERO => Way::Simple,
+            0 | EA_SEG => Way::General,
+            _ => Way::Any,
+        }
+    }
+
     /// The model the processor implements.
     pub fn model(&self) -> &Model {
         &self.cpu.model

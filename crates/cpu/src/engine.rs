@@ -53,6 +53,13 @@ impl Cpu {
     /// Requests that would be attended to now.
     #[inline(always)]
     fn attention(&self) -> u32 {
+        match self.shared.pending.load(Ordering::Relaxed) {
+            0 => 0,
+            pending => pending & self.attention_mask(),
+        }
+    }
+
+    fn attention_mask(&self) -> u32 {
         let mut mask = UNMASKED;
         if self.s.rflags & rflags::IF != 0 {
             mask |= request::INTERRUPT | request::EXT_INT;
@@ -60,7 +67,7 @@ impl Cpu {
         if !self.nmi_blocked {
             mask |= request::NMI;
         }
-        self.shared.pending.load(Ordering::Relaxed) & mask
+        mask
     }
 
     /// Requests that end a wait, for [`crate::Shared::wait`].
@@ -320,9 +327,14 @@ impl Engine {
             // Inside the page, whose translation this block has proved.
             let offset = cpu.s.rip.wrapping_sub(page_ip);
             if offset < 0x1000 && linkable {
-                let linked = block.links.iter().map(|l| l.get()).find(|l| u64::from(l.0) == offset);
-                if let Some((_, next)) = linked {
-                    id = next;
+                let [first, second] = &block.links;
+                let (first, second) = (first.get(), second.get());
+                if u64::from(first.0) == offset {
+                    id = first.1;
+                    continue;
+                }
+                if u64::from(second.0) == offset {
+                    id = second.1;
                     continue;
                 }
             }

@@ -195,9 +195,15 @@ impl Cpu {
         let offset = self.ea_offset(op);
         match op.ea {
             0 => Ok(offset),
-            EA_SEG => Ok(offset.wrapping_add(self.s.seg[(op.seg & 7).min(5) as usize].base)),
+            EA_SEG => Ok(offset.wrapping_add(self.segment_base(op.seg))),
             _ => self.ea_special(op, offset, n, write),
         }
+    }
+
+    /// Base of a segment, by number.
+    #[inline(always)]
+    pub(crate) fn segment_base(&self, seg: u8) -> u64 {
+        self.s.seg[(seg & 7).min(5) as usize].base
     }
 
     /// Effective address before truncation and segmentation.

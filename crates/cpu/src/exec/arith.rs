@@ -2,14 +2,15 @@
 //! whose operands are one destination and one source (*SDM vol. 1 §7.3.2, §7.3.3*).
 
 use arch::Exception;
-use iced_x86::Mnemonic as M;
+use iced_x86::{Instruction, Mnemonic as M, OpKind};
 use mem::raw::Width;
 
-use super::{by_wide_width, by_width};
+use super::{by_reach, by_wide_width, by_width};
 use crate::Cpu;
-use crate::chain::any;
+use crate::chain::{any, both};
 use crate::decode::Build;
 use crate::flags::LazyFlags;
+use crate::mmu::reach::{Miss, Reach};
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
 
@@ -84,9 +85,9 @@ fn reg_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 #[inline(always)]
-fn reg_mem<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let la = cpu.ea(op, W::BYTES, false)?;
-    let b = cpu.load::<W>(la, op.seg)?;
+fn reg_mem<R: Reach, A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, W::BYTES, false)?;
+    let b = R::load::<W>(cpu, la, op.seg)?;
     let a = cpu.s.regs.read::<W>(op.dst);
     let r = apply::<A, W>(cpu, a, b);
     if A::STORES {
@@ -96,13 +97,13 @@ fn reg_mem<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 #[inline(always)]
-fn mem_with<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op, b: W) -> Ran {
-    let la = cpu.ea(op, W::BYTES, A::STORES)?;
+fn mem_with<R: Reach, A: Alu, W: Width>(cpu: &mut Cpu, op: &Op, b: W) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, W::BYTES, A::STORES)?;
     let (b, cf) = (b.zext(), cpu.s.flags.cf());
     let a = if A::STORES {
-        cpu.update::<W>(la, op.seg, |a| A::compute(a, b, cf))?
+        R::update::<W>(cpu, la, op.seg, |a| A::compute(a, b, cf))?
     } else {
-        cpu.load::<W>(la, op.seg)?.zext()
+        R::load::<W>(cpu, la, op.seg)?.zext()
     };
     let r = W::truncate(A::compute(a, b, cf)).zext();
     A::flags::<W>(&mut cpu.s.flags, a, b, r);
@@ -110,14 +111,14 @@ fn mem_with<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op, b: W) -> Ran {
 }
 
 #[inline(always)]
-fn mem_reg<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
+fn mem_reg<R: Reach, A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
     let b = cpu.s.regs.read::<W>(op.src);
-    mem_with::<A, W>(cpu, op, b)
+    mem_with::<R, A, W>(cpu, op, b)
 }
 
 #[inline(always)]
-fn mem_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    mem_with::<A, W>(cpu, op, W::truncate(op.imm as i64 as u64))
+fn mem_imm<R: Reach, A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    mem_with::<R, A, W>(cpu, op, W::truncate(op.imm as i64 as u64))
 }
 
 #[inline(always)]
@@ -147,20 +148,51 @@ fn binary<A: Alu>(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_mem(0) {
         if b.is_imm(1) {
             b.imm(1);
-            return if lock { by_width!(width, locked_imm, A) } else { by_width!(width, mem_imm, A) };
+            return if lock { by_width!(width, locked_imm, A) } else { by_reach!(b: width, mem_imm, A) };
         }
         b.op.src = b.reg(1);
-        return if lock { by_width!(width, locked_reg, A) } else { by_width!(width, mem_reg, A) };
+        return if lock { by_width!(width, locked_reg, A) } else { by_reach!(b: width, mem_reg, A) };
     }
     b.op.dst = b.reg(0);
     if b.is_imm(1) {
         b.imm(1);
         by_width!(pure: width, reg_imm, A)
     } else if b.is_mem(1) {
-        by_width!(width, reg_mem, A)
+        by_reach!(b: width, reg_mem, A)
     } else {
         b.op.src = b.reg(1);
         by_width!(pure: width, reg_reg, A)
+    }
+}
+
+/// The handler that compares two registers, or a register and an immediate, and
+/// takes the branch that follows: for CMP or TEST before Jcc.
+pub(super) fn compare_and_branch<F, S>(before: &Instruction, fast: F, full: S) -> Option<Handler>
+where
+    F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+{
+    if before.op0_kind() != OpKind::Register {
+        return None;
+    }
+    macro_rules! by_operand {
+        ($alu:ty) => {
+            match (before.op1_kind() == OpKind::Register, before.op0_register().size()) {
+                (true, 1) => both(reg_reg::<$alu, u8>, fast, full),
+                (true, 4) => both(reg_reg::<$alu, u32>, fast, full),
+                (true, 8) => both(reg_reg::<$alu, u64>, fast, full),
+                (false, 1) => both(reg_imm::<$alu, u8>, fast, full),
+                (false, 4) => both(reg_imm::<$alu, u32>, fast, full),
+                (false, 8) => both(reg_imm::<$alu, u64>, fast, full),
+                _ => return None,
+            }
+        };
+    }
+    match before.mnemonic() {
+        _ if before.op1_kind() == OpKind::Memory => None,
+        M::Cmp => Some(by_operand!(Cmp)),
+        M::Test => Some(by_operand!(Test)),
+        _ => None,
     }
 }
 
@@ -226,9 +258,9 @@ fn unary_reg<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 #[inline(always)]
-fn unary_mem<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let la = cpu.ea(op, W::BYTES, true)?;
-    let a = cpu.update::<W>(la, op.seg, U::compute)?;
+fn unary_mem<R: Reach, U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, W::BYTES, true)?;
+    let a = R::update::<W>(cpu, la, op.seg, U::compute)?;
     U::flags::<W>(&mut cpu.s.flags, a, W::truncate(U::compute(a)).zext());
     Ok(Flow::Next)
 }
@@ -249,7 +281,7 @@ fn unary<U: Unary>(b: &mut Build<'_>) -> Option<Handler> {
     } else if b.insn.has_lock_prefix() {
         by_width!(width, unary_locked, U)
     } else {
-        by_width!(width, unary_mem, U)
+        by_reach!(b: width, unary_mem, U)
     }
 }
 

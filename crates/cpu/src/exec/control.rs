@@ -10,10 +10,11 @@ use arch::regs::gpr;
 use iced_x86::{Code, Mnemonic as M, OpKind};
 use mem::raw::Width;
 
-use super::by_wide_width;
+use super::{by_reach, by_wide_width};
 use crate::Cpu;
-use crate::chain::branch;
-use crate::decode::Build;
+use crate::chain::{branch, reaching};
+use crate::decode::{Build, Way};
+use crate::mmu::reach::{Fast, Full, Miss, Reach};
 use crate::op::{EA_16, EA_32, Flow, Handler, Op};
 use crate::ops::{Group, Row};
 
@@ -23,7 +24,7 @@ impl Cpu {
     /// Checks a near branch target: `#GP(0)` if it is not canonical or, outside
     /// 64-bit mode, beyond the code segment's limit.
     #[inline(always)]
-    fn near_target(&self, target: u64) -> Result<u64, Exception> {
+    pub(crate) fn near_target(&self, target: u64) -> Result<u64, Exception> {
         if self.s.long64() {
             if is_canonical(target) { Ok(target) } else { Err(Exception::GP0) }
         } else if target <= u64::from(self.s.seg[1].limit) {
@@ -32,13 +33,28 @@ impl Cpu {
             Err(Exception::GP0)
         }
     }
+}
 
-    /// The target of a relative branch; `misc` is `EA_16` if IP is truncated to 16 bits.
-    #[inline(always)]
-    fn relative(&self, op: &Op) -> Result<u64, Exception> {
-        let target = self.wrap_ip(self.s.regs.page_ip().wrapping_add(op.disp));
-        self.near_target(crate::truncate(op.misc & EA_16, target))
-    }
+/// The target of a relative branch; `misc` is `EA_16` if IP is truncated to 16 bits.
+#[inline(always)]
+fn relative<R: Reach>(cpu: &Cpu, op: &Op) -> Result<u64, R::Fault> {
+    let target = R::ip(cpu, cpu.s.regs.page_ip().wrapping_add(op.disp));
+    R::target(cpu, crate::truncate(op.misc & EA_16, target))
+}
+
+/// RIP after the current instruction.
+#[inline(always)]
+fn next<R: Reach>(cpu: &Cpu, op: &Op) -> u64 {
+    R::ip(cpu, cpu.s.regs.page_ip().wrapping_add(op.next_off()))
+}
+
+/// The handler of a branch by its two forms: the fast one is for 64-bit mode.
+fn relative_branch<F, S>(b: &Build<'_>, fast: F, full: S) -> Handler
+where
+    F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+{
+    if b.way() == Way::Any { branch(full) } else { reaching(fast, full) }
 }
 
 /// Puts the target, relative to the page, into `op.disp`.
@@ -56,8 +72,8 @@ fn target(b: &mut Build<'_>) {
 }
 
 #[inline(always)]
-fn jmp_relative(cpu: &mut Cpu, op: &Op) -> Ran {
-    cpu.s.rip = cpu.relative(op)?;
+fn jmp_relative<R: Reach>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    cpu.s.rip = relative::<R>(cpu, op)?;
     Ok(Flow::Jump)
 }
 
@@ -79,7 +95,7 @@ fn jmp_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 fn jmp(b: &mut Build<'_>) -> Option<Handler> {
     if b.insn.is_jmp_short_or_near() {
         target(b);
-        Some(branch(jmp_relative))
+        Some(relative_branch(b, jmp_relative::<Fast<false>>, jmp_relative::<Full>))
     } else if b.insn.is_jmp_near_indirect() {
         if b.is_mem(0) {
             by_wide_width!(branch: b.width(0), jmp_mem)
@@ -93,20 +109,28 @@ fn jmp(b: &mut Build<'_>) -> Option<Handler> {
 }
 
 #[inline(always)]
-fn jcc<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
-    cpu.s.rip = if cpu.s.flags.condition::<CC>() { cpu.relative(op)? } else { cpu.next_rip(op) };
+fn jcc<R: Reach, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let taken = cpu.s.flags.condition::<CC>();
+    cpu.s.rip = if taken { relative::<R>(cpu, op)? } else { next::<R>(cpu, op) };
     Ok(Flow::Jump)
 }
 
 fn jcc_build<const CC: u8>(b: &mut Build<'_>) -> Option<Handler> {
     target(b);
-    Some(branch(jcc::<CC>))
+    let (fast, full) = (jcc::<Fast<false>, CC>, jcc::<Full, CC>);
+    if b.way() != Way::Any
+        && let Some(before) = &mut b.before
+        && let Some(handler) = super::arith::compare_and_branch(before.insn, fast, full)
+    {
+        before.op.run = handler;
+    }
+    Some(relative_branch(b, fast, full))
 }
 
 #[inline(always)]
-fn call_relative<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let to = cpu.relative(op)?;
-    cpu.push(W::truncate(cpu.next_rip(op)))?;
+fn call_relative<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let to = relative::<R>(cpu, op)?;
+    R::push(cpu, W::truncate(next::<R>(cpu, op)))?;
     cpu.s.rip = to;
     Ok(Flow::Jump)
 }
@@ -132,7 +156,7 @@ fn call_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 fn call(b: &mut Build<'_>) -> Option<Handler> {
     if b.insn.is_call_near() {
         target(b);
-        by_wide_width!(branch: b.insn.stack_pointer_increment().unsigned_abs() as usize, call_relative)
+        by_reach!(b: b.insn.stack_pointer_increment().unsigned_abs() as usize, call_relative)
     } else if b.insn.is_call_near_indirect() {
         if b.is_mem(0) {
             by_wide_width!(branch: b.width(0), call_mem)
@@ -146,10 +170,10 @@ fn call(b: &mut Build<'_>) -> Option<Handler> {
 }
 
 #[inline(always)]
-fn ret<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let to = cpu.peek::<W>(0)?.zext();
-    cpu.s.rip = cpu.near_target(to)?;
-    cpu.drop_stack(W::BYTES + u64::from(op.imm as u16));
+fn ret<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let to = R::top::<W>(cpu)?.zext();
+    cpu.s.rip = R::target(cpu, to)?;
+    R::drop_stack(cpu, W::BYTES + u64::from(op.imm as u16));
     Ok(Flow::Jump)
 }
 
@@ -157,11 +181,12 @@ fn ret_build(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_imm(0) {
         b.op.imm = i32::from(b.insn.immediate16());
     }
-    match b.insn.code() {
-        Code::Retnw | Code::Retnw_imm16 => Some(branch(ret::<u16>)),
-        Code::Retnd | Code::Retnd_imm16 => Some(branch(ret::<u32>)),
-        _ => Some(branch(ret::<u64>)),
-    }
+    let width = match b.insn.code() {
+        Code::Retnw | Code::Retnw_imm16 => 2,
+        Code::Retnd | Code::Retnd_imm16 => 4,
+        _ => 8,
+    };
+    by_reach!(b: width, ret)
 }
 
 /// The count register with the address size in `aux`.
@@ -184,7 +209,7 @@ fn set_count(cpu: &mut Cpu, op: &Op, value: u64) {
 fn loop_<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
     let left = crate::truncate(op.aux, count(cpu, op).wrapping_sub(1));
     let taken = left != 0 && (KIND == 2 || cpu.s.flags.zf() == (KIND == 1));
-    let to = if taken { cpu.relative(op)? } else { cpu.next_rip(op) };
+    let to = if taken { relative::<Full>(cpu, op)? } else { cpu.next_rip(op) };
     set_count(cpu, op, left);
     cpu.s.rip = to;
     Ok(Flow::Jump)
@@ -192,7 +217,7 @@ fn loop_<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Ran {
 
 #[inline(always)]
 fn jcxz(cpu: &mut Cpu, op: &Op) -> Ran {
-    cpu.s.rip = if count(cpu, op) == 0 { cpu.relative(op)? } else { cpu.next_rip(op) };
+    cpu.s.rip = if count(cpu, op) == 0 { relative::<Full>(cpu, op)? } else { cpu.next_rip(op) };
     Ok(Flow::Jump)
 }
 

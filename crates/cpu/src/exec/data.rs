@@ -7,10 +7,11 @@ use arch::regs::{Seg, gpr};
 use iced_x86::{Code, Mnemonic as M, Register};
 use mem::raw::Width;
 
-use super::{by_wide_width, by_width};
+use super::{by_reach, by_wide_width, by_width};
 use crate::Cpu;
 use crate::chain::{any, pure};
 use crate::decode::Build;
+use crate::mmu::reach::Reach;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
 
@@ -32,25 +33,25 @@ fn mov_reg_imm<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
 }
 
 #[inline(always)]
-fn mov_reg_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let la = cpu.ea(op, W::BYTES, false)?;
-    let value = cpu.load::<W>(la, op.seg)?;
+fn mov_reg_mem<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, W::BYTES, false)?;
+    let value = R::load::<W>(cpu, la, op.seg)?;
     cpu.s.regs.write(op.dst, value);
     Ok(Flow::Next)
 }
 
 #[inline(always)]
-fn mov_mem_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let la = cpu.ea(op, W::BYTES, true)?;
+fn mov_mem_reg<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, W::BYTES, true)?;
     let value = cpu.s.regs.read::<W>(op.src);
-    cpu.store(la, value, op.seg)?;
+    R::store(cpu, la, value, op.seg)?;
     Ok(Flow::Next)
 }
 
 #[inline(always)]
-fn mov_mem_imm<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let la = cpu.ea(op, W::BYTES, true)?;
-    cpu.store(la, W::truncate(op.imm as i64 as u64), op.seg)?;
+fn mov_mem_imm<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, W::BYTES, true)?;
+    R::store(cpu, la, W::truncate(op.imm as i64 as u64), op.seg)?;
     Ok(Flow::Next)
 }
 
@@ -64,17 +65,17 @@ fn mov(b: &mut Build<'_>) -> Option<Handler> {
     if b.is_mem(0) {
         if b.is_imm(1) {
             b.imm(1);
-            return by_width!(width, mov_mem_imm);
+            return by_reach!(b: width, mov_mem_imm);
         }
         b.op.src = b.reg(1);
-        return by_width!(width, mov_mem_reg);
+        return by_reach!(b: width, mov_mem_reg);
     }
     b.op.dst = b.reg(0);
     if b.is_imm(1) {
         b.op.disp = b.insn.immediate(1);
         by_width!(pure: width, mov_reg_imm)
     } else if b.is_mem(1) {
-        by_width!(width, mov_reg_mem)
+        by_reach!(b: width, mov_reg_mem)
     } else {
         b.op.src = b.reg(1);
         by_width!(pure: width, mov_reg_reg)
@@ -90,9 +91,12 @@ fn extend_reg<const SIGNED: bool, F: Width, T: Width>(cpu: &mut Cpu, op: &Op) ->
 }
 
 #[inline(always)]
-fn extend_mem<const SIGNED: bool, F: Width, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let la = cpu.ea(op, F::BYTES, false)?;
-    let value = cpu.load::<F>(la, op.seg)?;
+fn extend_mem<R: Reach, const SIGNED: bool, F: Width, T: Width>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Result<Flow, R::Fault> {
+    let la = R::address(cpu, op, F::BYTES, false)?;
+    let value = R::load::<F>(cpu, la, op.seg)?;
     let value = if SIGNED { value.sext() } else { value.zext() };
     cpu.s.regs.write(op.dst, T::truncate(value));
     Ok(Flow::Next)
@@ -104,9 +108,9 @@ fn extend<const SIGNED: bool>(b: &mut Build<'_>) -> Option<Handler> {
     let (from, to) = (b.width(1), b.width(0));
     if b.is_mem(1) {
         match from {
-            1 => by_wide_width!(to, extend_mem_from8, Sign<SIGNED>),
-            2 => by_wide_width!(to, extend_mem_from16, Sign<SIGNED>),
-            _ => by_wide_width!(to, extend_mem_from32, Sign<SIGNED>),
+            1 => by_reach!(b: to, extend_mem_from8, Sign<SIGNED>),
+            2 => by_reach!(b: to, extend_mem_from16, Sign<SIGNED>),
+            _ => by_reach!(b: to, extend_mem_from32, Sign<SIGNED>),
         }
     } else {
         b.op.src = b.reg(1);
@@ -138,11 +142,11 @@ macro_rules! extend_from {
             }
         }
         #[inline(always)]
-        fn $mem<S: IsSigned, T: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
+        fn $mem<R: Reach, S: IsSigned, T: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
             if S::SIGNED {
-                extend_mem::<true, $from, T>(cpu, op)
+                extend_mem::<R, true, $from, T>(cpu, op)
             } else {
-                extend_mem::<false, $from, T>(cpu, op)
+                extend_mem::<R, false, $from, T>(cpu, op)
             }
         }
     };
@@ -243,9 +247,9 @@ impl Cpu {
 }
 
 #[inline(always)]
-fn push_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
+fn push_reg<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
     let value = cpu.s.regs.read::<W>(op.src);
-    cpu.push(value)?;
+    R::push(cpu, value)?;
     Ok(Flow::Next)
 }
 
@@ -277,16 +281,16 @@ fn push(b: &mut Build<'_>) -> Option<Handler> {
         by_wide_width!(width, push_imm)
     } else if b.insn.op_register(0).is_gpr() {
         b.op.src = b.reg(0);
-        by_wide_width!(width, push_reg)
+        by_reach!(b: width, push_reg)
     } else {
         super::push_segment(b)
     }
 }
 
 #[inline(always)]
-fn pop_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
-    let value = cpu.peek::<W>(0)?;
-    cpu.drop_stack(W::BYTES);
+fn pop_reg<R: Reach, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R::Fault> {
+    let value = R::top::<W>(cpu)?;
+    R::drop_stack(cpu, W::BYTES);
     cpu.s.regs.write(op.dst, value);
     Ok(Flow::Next)
 }
@@ -310,7 +314,7 @@ fn pop(b: &mut Build<'_>) -> Option<Handler> {
         by_wide_width!(width, pop_mem)
     } else if b.insn.op_register(0).is_gpr() {
         b.op.dst = b.reg(0);
-        by_wide_width!(width, pop_reg)
+        by_reach!(b: width, pop_reg)
     } else {
         super::pop_segment(b)
     }

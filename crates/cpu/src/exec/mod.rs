@@ -86,3 +86,28 @@ macro_rules! by_wide_width {
     };
 }
 pub(crate) use by_wide_width;
+
+/// The handler for operands of `$bytes` bytes, of `$f::<R, …, u8>` to
+/// `$f::<R, …, u64>` with the [`crate::mmu::reach::Reach`] of `$b`'s operand.
+macro_rules! by_reach {
+    (@one $b:ident $f:ident [$($p:ty),*] $w:ty) => {{
+        use $crate::chain::{any, reaching};
+        use $crate::decode::Way;
+        use $crate::mmu::reach::{Fast, Full};
+        Some(match $b.way() {
+            Way::Simple => reaching($f::<Fast<false>, $($p,)* $w>, $f::<Full, $($p,)* $w>),
+            Way::General => reaching($f::<Fast<true>, $($p,)* $w>, $f::<Full, $($p,)* $w>),
+            Way::Any => any($f::<Full, $($p,)* $w>),
+        })
+    }};
+    ($b:ident: $bytes:expr, $f:ident $(, $p:ty)*) => {
+        match $bytes {
+            1 => $crate::exec::by_reach!(@one $b $f [$($p),*] u8),
+            2 => $crate::exec::by_reach!(@one $b $f [$($p),*] u16),
+            4 => $crate::exec::by_reach!(@one $b $f [$($p),*] u32),
+            8 => $crate::exec::by_reach!(@one $b $f [$($p),*] u64),
+            _ => None,
+        }
+    };
+}
+pub(crate) use by_reach;

@@ -107,9 +107,8 @@ impl Tlb {
     /// The entry for `la` with the rights in force.
     #[inline(always)]
     pub fn entry(&self, la: u64) -> &Entry {
-        // `base` is a multiple of SIZE below 4 * SIZE: the compiler cannot know, and the
-        // check costs nothing measurable.
-        &self.entries[self.base + ((la >> 12) as usize & (SIZE - 1))]
+        // `base` is a multiple of SIZE below 4 * SIZE; the mask tells the compiler.
+        &self.entries[(self.base | (la >> 12) as usize & (SIZE - 1)) & (4 * SIZE - 1)]
     }
 
     /// The entry for `la` with given rights.

@@ -557,8 +557,14 @@ fn short_cuts_agree_with_the_host() {
                 let mut host = self::op(&mut other, &code, Mode::Bits64);
                 let frees = row.sdm.starts_with("FFREE") || row.sdm == "FNOP";
                 if frees || matches!(row.sdm, "FINCSTP" | "FDECSTP") {
-                    let mut build =
-                        Build { insn: &info, mode: Mode::Bits64, cpu: &mut other, op: host, ends: false };
+                    let mut build = Build {
+                        insn: &info,
+                        mode: Mode::Bits64,
+                        cpu: &mut other,
+                        op: host,
+                        ends: false,
+                        before: None,
+                    };
                     native::prepare(&mut build, &code, 0, false, None).unwrap();
                     host = build.op;
                 }
