@@ -18,7 +18,7 @@
 //! | [`port92`] | system control port A | port 92h |
 //! | [`pci`] | bus, configuration ports, ECAM, MSI-X | ports CF8h–CFFh, MCFG |
 //! | [`qemu`] | debug exit, fw_cfg, test device | ports F4h, 510h, E0h and 2000h |
-//! | [`virtio`] | modern virtio-pci; block, entropy, console | PCI BARs |
+//! | [`virtio`] | modern virtio-pci; block, entropy, console, sockets, file system | PCI BARs |
 //!
 //! Everything a guest can write is hostile input: each guest-facing module
 //! has a table of what could go wrong and what stops it.

@@ -15,18 +15,22 @@
 
 pub mod blk;
 pub mod console;
+pub mod fs;
 mod pci;
 mod queue;
 pub mod rng;
+pub mod vsock;
 
 #[cfg(test)]
 pub(crate) mod driver;
 
 pub use blk::Block;
 pub use console::Console;
+pub use fs::Fs;
 pub use pci::{BAR, BAR_LEN, VirtioPci, VirtioPciState};
 pub use queue::{Chain, ChainReader, ChainWriter, QueueError, QueueState, Queues};
 pub use rng::Entropy;
+pub use vsock::Vsock;
 
 use crate::device::StateError;
 use crate::pci::Class;
@@ -44,7 +48,7 @@ pub trait VirtioDevice: Send {
     /// What a snapshot keeps of it, the transport's part excepted.
     type State: Serialize + DeserializeOwned + PartialEq + Debug;
 
-    /// Device type (*§5*): 2 block, 3 console, 4 entropy.
+    /// Device type (*§5*): 2 block, 3 console, 4 entropy, 19 socket, 26 file system.
     fn device_type(&self) -> u16;
 
     /// PCI class code it appears under.
