@@ -9,6 +9,7 @@
 //! ```text
 //! guest                                host
 //!   Hello{version}           ─────▶            all four ports are open in the guest
+//!                            ◀─────  Mount{tag, target, read_only}, for each share
 //!                            ◀─────  Exec{argv, env, cwd, tty}
 //!                            ◀─────  bytes on kluis.stdin
 //!   bytes on kluis.stdout    ─────▶
@@ -45,7 +46,7 @@ mod message;
 mod wire;
 
 pub use frame::{Decoder, FrameError, HEADER_LEN, MAX_PAYLOAD};
-pub use message::{Exec, ExitStatus, Stream, ToGuest, ToHost, Tty};
+pub use message::{Exec, ExitStatus, Mount, Stream, ToGuest, ToHost, Tty};
 pub use wire::{EncodeError, Malformed};
 
 /// Version of this protocol, said in [`ToHost::Hello`]. Both sides must agree.

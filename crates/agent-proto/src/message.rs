@@ -30,6 +30,17 @@ pub struct Exec {
     pub tty: Option<Tty>,
 }
 
+/// A shared folder to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Its virtio-fs tag (*virtio 1.2 §5.11.4*).
+    pub tag: Vec<u8>,
+    /// The folder to mount it on, an absolute path; made if it is missing.
+    pub target: Vec<u8>,
+    /// Nothing may be changed in it.
+    pub read_only: bool,
+}
+
 /// One of a command's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -73,6 +84,8 @@ pub enum ToGuest {
     /// Nobody reads this output any more: the command is to see its pipe
     /// closed (`SIGPIPE`). Without effect on a terminal.
     CloseOutput(Stream),
+    /// Mount a shared folder, for all commands to come.
+    Mount(Mount),
     /// End everything, write out disks and power off.
     Shutdown,
 }
@@ -110,6 +123,7 @@ const WINSIZE: u8 = 0x03;
 const SIGNAL: u8 = 0x04;
 const CLOSE_OUTPUT: u8 = 0x05;
 const SHUTDOWN: u8 = 0x06;
+const MOUNT: u8 = 0x07;
 const HELLO: u8 = 0x81;
 const EXIT: u8 = 0x82;
 const REFUSED: u8 = 0x83;
@@ -139,6 +153,7 @@ impl ToGuest {
                     Stream::Stderr => 2,
                 });
             }),
+            Self::Mount(mount) => put_frame(out, MOUNT, |p| mount.put(p)),
             Self::Shutdown => put_frame(out, SHUTDOWN, |_| {}),
         }
     }
@@ -162,6 +177,7 @@ impl ToGuest {
                 2 => Stream::Stderr,
                 _ => return Err(Malformed::BadValue("output stream")),
             }),
+            MOUNT => Self::Mount(Mount::take(&mut r)?),
             SHUTDOWN => Self::Shutdown,
             other => return Err(Malformed::UnknownType(other)),
         };
@@ -247,6 +263,24 @@ impl ToHost {
             None => Ok(None),
             Some((kind, payload)) => Ok(Some(Self::decode(kind, payload)?)),
         }
+    }
+}
+
+impl Mount {
+    fn put(&self, p: &mut Vec<u8>) {
+        put_bytes(p, &self.tag);
+        put_bytes(p, &self.target);
+        p.push(self.read_only.into());
+    }
+
+    fn take(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (tag, target) = (r.c_string("tag")?, r.c_string("mount point")?);
+        let read_only = match r.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed::BadValue("read-only flag")),
+        };
+        Ok(Self { tag, target, read_only })
     }
 }
 

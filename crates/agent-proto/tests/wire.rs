@@ -21,6 +21,8 @@ fn to_guest() -> Vec<ToGuest> {
         ToGuest::Signal(64),
         ToGuest::CloseOutput(Stream::Stdout),
         ToGuest::CloseOutput(Stream::Stderr),
+        ToGuest::Mount(Mount { tag: b"share0".to_vec(), target: b"/w x".to_vec(), read_only: true }),
+        ToGuest::Mount(Mount { tag: b"".to_vec(), target: vec![0xFF], read_only: false }),
         ToGuest::Shutdown,
     ]
 }

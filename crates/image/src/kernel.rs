@@ -9,10 +9,15 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-/// Drivers loaded at every boot, the console first: the agent waits for it.
-const ALWAYS: [&str; 4] = ["virtio_pci", "virtio_console", "virtio_blk", "virtio_rng"];
-/// Loaded when there is a disk.
-const WITH_DISK: [&str; 1] = ["ext4"];
+/// What init loads, by the name of its list: the first one at every boot, the
+/// console early, since the agent waits for it; the others when the machine has
+/// such a device (`guest/init`, `setup`).
+const LISTS: [(&str, &[&str]); 4] = [
+    ("modules", &["virtio_pci", "virtio_console", "virtio_blk", "virtio_rng"]),
+    ("modules.disk", &["ext4"]),
+    ("modules.vsock", &["vmw_vsock_virtio_transport"]),
+    ("modules.share", &["virtiofs"]),
+];
 
 /// A kernel and its modules.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub(crate) struct Kernel {
     pub(crate) vmlinuz: Vec<u8>,
     /// In load order: dependencies first.
     pub(crate) modules: Vec<Module>,
+    /// Which of them are loaded together: a list's name, and their places.
+    pub(crate) lists: Vec<(&'static str, Vec<usize>)>,
     /// Its `modules.builtin` file.
     pub(crate) builtin: Vec<u8>,
 }
@@ -37,8 +44,6 @@ pub(crate) struct Module {
     pub(crate) needs: Vec<String>,
     /// Patterns by which the kernel asks for it.
     pub(crate) aliases: Vec<String>,
-    /// Needed only when there is a disk.
-    pub(crate) for_disk: bool,
 }
 
 /// Reads the package.
@@ -68,7 +73,8 @@ pub(crate) fn read_from(package: impl Read + Seek, label: &str) -> Result<Kernel
     })?;
     let (release, vmlinuz) = found.ok_or_else(|| ImageError::format(label, "it holds no kernel"))?;
     let modules = select(files, &builtin_names(&builtin))?;
-    Ok(Kernel { release, vmlinuz, modules, builtin })
+    let lists = LISTS.iter().map(|(name, drivers)| (*name, load_order(&modules, drivers))).collect();
+    Ok(Kernel { release, vmlinuz, modules, lists, builtin })
 }
 
 /// The name by which the kernel knows the module in this file.
@@ -88,15 +94,20 @@ type Files = BTreeMap<String, (String, Vec<u8>)>;
 /// `modules.dep` (Debian makes it on installation), so the modules' own words
 /// are taken.
 fn select(files: Files, builtin: &BTreeSet<String>) -> Result<Vec<Module>, ImageError> {
-    let mut picker = Picker { files, builtin, done: Vec::new(), visiting: BTreeSet::new(), for_disk: false };
-    for name in ALWAYS {
+    let mut picker = Picker { files, builtin, done: Vec::new(), visiting: BTreeSet::new() };
+    for name in LISTS.iter().flat_map(|(_, drivers)| *drivers) {
         picker.pick(name, "the machine's devices")?;
     }
-    picker.for_disk = true;
-    for name in WITH_DISK {
-        picker.pick(name, "disks")?;
-    }
     Ok(picker.done)
+}
+
+/// Places of these drivers and of what they need, in load order.
+fn load_order(modules: &[Module], drivers: &[&str]) -> Vec<usize> {
+    let needed = |name: &str| {
+        let of_driver = |m: &Module| drivers.contains(&m.name.as_str()) && m.needs.iter().any(|n| n == name);
+        drivers.contains(&name) || modules.iter().any(of_driver)
+    };
+    (0..modules.len()).filter(|at| needed(&modules[*at].name)).collect()
 }
 
 struct Picker<'a> {
@@ -104,7 +115,6 @@ struct Picker<'a> {
     builtin: &'a BTreeSet<String>,
     done: Vec<Module>,
     visiting: BTreeSet<String>,
-    for_disk: bool,
 }
 
 impl Picker<'_> {
@@ -155,7 +165,7 @@ impl Picker<'_> {
                 }
             }
         }
-        self.done.push(Module { name: name.to_owned(), path, data, needs, aliases, for_disk: self.for_disk });
+        self.done.push(Module { name: name.to_owned(), path, data, needs, aliases });
         Ok(())
     }
 }
@@ -183,23 +193,22 @@ mod tests {
             ("kernel/jbd2.ko", "depends=\0"),
             ("kernel/crc32c.ko", "depends=\0"),
             ("kernel/other.ko", "depends=\0"),
+            ("kernel/vsock.ko", "depends=\0"),
+            ("kernel/vmw_vsock_virtio_transport.ko", "depends=vsock\0"),
+            ("kernel/fuse.ko", "depends=\0"),
+            ("kernel/virtiofs.ko", "depends=fuse,jbd2\0"),
         ]);
         let builtin = builtin_names(b"kernel/drivers/block/virtio_blk.ko\n");
         let got = select(files, &builtin).unwrap();
-        let order: Vec<_> = got.iter().map(|m| (m.name.as_str(), m.for_disk)).collect();
-        assert_eq!(
-            order,
-            [
-                ("virtio", false),
-                ("virtio_ring", false),
-                ("virtio_pci", false),
-                ("virtio_console", false),
-                ("virtio_rng", false),
-                ("jbd2", true),
-                ("crc32c", true),
-                ("ext4", true),
-            ]
-        );
+        let list = |n: usize| -> Vec<&str> {
+            load_order(&got, LISTS[n].1).into_iter().map(|at| got[at].name.as_str()).collect()
+        };
+        assert_eq!(list(0), ["virtio", "virtio_ring", "virtio_pci", "virtio_console", "virtio_rng"]);
+        assert_eq!(list(1), ["jbd2", "crc32c", "ext4"]);
+        assert_eq!(list(2), ["vsock", "vmw_vsock_virtio_transport"]);
+        // what two lists need is in both
+        assert_eq!(list(3), ["jbd2", "fuse", "virtiofs"]);
+        assert_eq!(got.len(), 12);
         assert_eq!(got[2].needs, ["virtio", "virtio_ring"]);
         assert_eq!(got[2].aliases, ["pci:v1AF4*"]);
         assert_eq!(got[4].path, "kernel/virtio-rng.ko");

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Changed whenever the same packages and init would make another image.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// A package an image was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

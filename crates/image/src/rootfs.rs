@@ -86,12 +86,9 @@ fn settings(tree: &mut Tree) {
 /// The modules, what our init reads to load them, and what `modprobe` reads.
 fn modules(tree: &mut Tree, kernel: &Kernel) {
     let base = format!("lib/modules/{}", kernel.release);
-    let (mut always, mut disk) = (String::new(), String::new());
     let (mut dep, mut alias) = (String::new(), String::new());
     for module in &kernel.modules {
         tree.file(&format!("{base}/{}", module.path), 0o644, module.data.clone());
-        let list = if module.for_disk { &mut disk } else { &mut always };
-        let _ = writeln!(list, "/{base}/{}", module.path);
         let _ = write!(dep, "{}:", module.path);
         // depmod lists what is loaded last first
         for need in module.needs.iter().rev() {
@@ -104,8 +101,13 @@ fn modules(tree: &mut Tree, kernel: &Kernel) {
             let _ = writeln!(alias, "alias {pattern} {}", module.name);
         }
     }
-    tree.file("etc/kluis/modules", 0o644, always);
-    tree.file("etc/kluis/modules.disk", 0o644, disk);
+    for (name, places) in &kernel.lists {
+        let mut list = String::new();
+        for &at in places {
+            let _ = writeln!(list, "/{base}/{}", kernel.modules[at].path);
+        }
+        tree.file(&format!("etc/kluis/{name}"), 0o644, list);
+    }
     tree.file(&format!("{base}/modules.dep"), 0o644, dep);
     tree.file(&format!("{base}/modules.alias"), 0o644, alias);
     tree.file(&format!("{base}/modules.builtin"), 0o644, kernel.builtin.clone());

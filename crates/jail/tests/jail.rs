@@ -173,7 +173,7 @@ fn threads(_: &Path) {
 }
 
 fn limits(folder: &Path) {
-    jail::limits::confine().unwrap();
+    jail::limits::confine(jail::limits::OPEN_FILES).unwrap();
     let many: Vec<_> = (0..jail::limits::OPEN_FILES).map(|_| File::open(folder.join("secret"))).collect();
     assert!(many.last().unwrap().is_err() && many[0].is_ok());
 }

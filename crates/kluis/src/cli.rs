@@ -275,6 +275,8 @@ Examples:
   kluis run --size Standard_DC2s_v3 --timeout 5m -- make-something
   kluis run --size Standard_DC8s_v3 --memory 4G --epc 512M -- nproc
   kluis run --cpus 8 --memory 2G --stats -- nproc
+  kluis run --share .:/work -- make -C /work
+  kluis run --share ~/data:/data:ro --vsock-listen 7000=/tmp/guest -- serve
   kluis run --kernel vmlinuz --initrd my.cpio --append 'root=/dev/vda' --disk root.img
   kluis run --kernel test.elf --append 'all' --debug-exit --timeout 1m";
 
@@ -289,6 +291,16 @@ Streams:
   A command's input, output and errors are carried apart and unchanged. SIGINT,
   SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it; the same
   once more within 2 seconds stops the machine.
+
+Shares:
+  What the guest creates belongs to you, and your rights on the host hold; in the
+  guest everything belongs to root. Symbolic links lead where they say in the guest,
+  never out of the shared folder. --share needs Kluis's agent, as a command does;
+  an own kernel mounts the first share by `mount -t virtiofs share0 FOLDER`.
+
+Sockets:
+  The guest is vsock address 3, the host 2. Of what the guest connects to on the
+  host only the ports of --vsock are there.
 
 Own kernel:
   With --kernel or --initrd and no command, the first serial port is connected
@@ -342,6 +354,15 @@ pub(crate) struct RunArgs {
     /// Attach a raw disk image as /dev/vda, /dev/vdb ...; `,ro`: read-only (repeatable)
     #[arg(long, value_name = "FILE[,ro]", value_parser = units::disk, value_hint = ValueHint::FilePath)]
     pub(crate) disk: Vec<machine::Disk>,
+    /// Share a folder of the host at a path in the guest; `:ro`: read-only (repeatable)
+    #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = units::share, value_hint = ValueHint::DirPath)]
+    pub(crate) share: Vec<units::Share>,
+    /// The guest's vsock connections to this port of the host go to a Unix socket (repeatable)
+    #[arg(long, value_name = "PORT=SOCKET", value_parser = units::vsock)]
+    pub(crate) vsock: Vec<(u32, PathBuf)>,
+    /// Make a Unix socket; connections to it go to this vsock port of the guest (repeatable)
+    #[arg(long, value_name = "PORT=SOCKET", value_parser = units::vsock)]
+    pub(crate) vsock_listen: Vec<(u32, PathBuf)>,
     /// Stop the machine after this time, booting included: 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) timeout: Option<Duration>,

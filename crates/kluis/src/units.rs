@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The longest path of a Unix socket (*unix(7)*).
+const MAX_SOCKET: usize = 107;
+
 /// Memory in bytes from a number with a binary unit: `512M`, `4G`, `1.5GiB`.
 ///
 /// # Errors
@@ -98,6 +101,56 @@ pub(crate) fn disk(text: &str) -> Result<machine::Disk, String> {
     }
 }
 
+/// A folder of the host and where the guest finds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) host: machine::Share,
+    /// An absolute path without superfluous parts.
+    pub(crate) guest: String,
+}
+
+/// See [`Share`]: `HOST:GUEST`, `HOST:GUEST:ro`.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn share(text: &str) -> Result<Share, String> {
+    let form = "write it as HOST:GUEST or HOST:GUEST:ro, e.g. .:/work";
+    let (both, read_only) = match text.rsplit_once(':') {
+        Some((both, "ro")) => (both, true),
+        Some((both, "rw")) => (both, false),
+        _ => (text, false),
+    };
+    let Some((path, guest)) = both.rsplit_once(':').filter(|(path, _)| !path.is_empty()) else {
+        return Err(format!("does not name two folders: {form}"));
+    };
+    if !guest.starts_with('/') {
+        return Err(format!("names no absolute path in the guest ({guest:?}): {form}"));
+    }
+    let parts: Vec<&str> = guest.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.is_empty() || parts.contains(&"..") {
+        return Err(format!("cannot be mounted on {guest:?} in the guest: {form}"));
+    }
+    let host = machine::Share { path: PathBuf::from(path), read_only };
+    Ok(Share { host, guest: format!("/{}", parts.join("/")) })
+}
+
+/// A port of the guest's sockets and the Unix socket for it: `PORT=SOCKET`.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn vsock(text: &str) -> Result<(u32, PathBuf), String> {
+    let form = "write it as PORT=SOCKET, e.g. 5000=/tmp/service";
+    let (port, path) = text.split_once('=').ok_or_else(|| format!("does not name a socket: {form}"))?;
+    // the greatest number means any port
+    let port = port.parse().ok().filter(|port| *port != u32::MAX);
+    let port = port.ok_or_else(|| format!("names no port from 0 to {}: {form}", u32::MAX - 1))?;
+    match path.len() {
+        0 => Err(format!("does not name a socket: {form}")),
+        1..=MAX_SOCKET => Ok((port, PathBuf::from(path))),
+        _ => Err(format!("names a socket by more than {MAX_SOCKET} bytes: choose a shorter path")),
+    }
+}
+
 /// Number and unit.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
@@ -133,6 +186,44 @@ pub(crate) fn bytes(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_name_two_folders() {
+        for (text, path, guest, read_only) in [
+            (".:/work", ".", "/work", false),
+            ("/a b:/w x:ro", "/a b", "/w x", true),
+            ("a:b:/w/:rw", "a:b", "/w", false),
+            ("~:/./a//b", "~", "/a/b", false),
+            ("ro:/ro:ro", "ro", "/ro", true),
+        ] {
+            let share = share(text).unwrap();
+            assert_eq!((share.host.path.to_str().unwrap(), share.guest.as_str()), (path, guest), "{text}");
+            assert_eq!(share.host.read_only, read_only, "{text}");
+        }
+        for (text, why) in [
+            ("", "two folders"),
+            ("/work", "two folders"),
+            (":/work", "two folders"),
+            ("/work:ro", "two folders"),
+            (".:work", "absolute"),
+            (".:", "absolute"),
+            (".:/", "mounted on"),
+            (".:/a/../b", "mounted on"),
+        ] {
+            let error = share(text).unwrap_err();
+            assert!(error.contains(why) && error.contains("HOST:GUEST"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn vsock_ports_have_a_socket() {
+        assert_eq!(vsock("5000=/run/a=b").unwrap(), (5000, PathBuf::from("/run/a=b")));
+        assert_eq!(vsock("4294967294=x").unwrap().0, u32::MAX - 1);
+        for text in ["", "5000", "=x", "-1=x", "4294967295=x", "4294967296=x", "5000=", "x=y"] {
+            assert!(vsock(text).unwrap_err().contains("PORT=SOCKET"), "{text}");
+        }
+        assert!(vsock(&format!("1=/{}", "x".repeat(107))).unwrap_err().contains("107 bytes"));
+    }
 
     #[test]
     fn addresses_and_traces() {

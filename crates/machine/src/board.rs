@@ -33,7 +33,9 @@ use crate::config::{Disk, MachineError};
 use crate::gate::Gate;
 use crate::interrupts::{ExtInt, ToApics};
 use crate::qemu::{OLD_PM1_CONTROL, QemuDevices, Wanted};
+use crate::shares::{self, Share};
 use crate::timers::Alarm;
+use crate::vsock::{self, VsockPorts};
 
 /// First byte above RAM below 4 GiB, at most.
 pub(crate) const LOW_RAM_END: u64 = 0xc000_0000;
@@ -132,6 +134,20 @@ pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>, epc: Range<u64>) -> bo
 type Com1 = Serial<Box<dyn Write + Send>>;
 type VirtioConsole = Arc<Mutex<VirtioPci<Console, DmaBus>>>;
 
+/// Starts a thread that serves a device.
+type HostThread = Box<dyn FnOnce() -> Result<(), MachineError> + Send>;
+type Kick = Box<dyn Fn() + Send + Sync>;
+
+/// Kicks a device as long as it is there.
+fn kick<D: VirtioDevice + 'static>(device: &Arc<Mutex<VirtioPci<D, DmaBus>>>) -> Kick {
+    let device = Arc::downgrade(device);
+    Box::new(move || {
+        if let Some(device) = device.upgrade() {
+            lock(&device).kick();
+        }
+    })
+}
+
 /// The board.
 pub(crate) struct Board {
     clock: Arc<GuestClock>,
@@ -158,6 +174,10 @@ pub(crate) struct Board {
     /// The power button was pressed while the machine was paused.
     button: AtomicBool,
     qemu: QemuDevices,
+    /// Threads that serve devices, until they are started.
+    threads: Mutex<Vec<HostThread>>,
+    /// Makes each of these devices look around.
+    kicks: Vec<Kick>,
 }
 
 /// What a board is made from.
@@ -171,6 +191,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) power: Arc<PowerSwitch>,
     pub(crate) serial: Box<dyn Write + Send>,
     pub(crate) disks: &'a [Disk],
+    pub(crate) shares: &'a [Share],
+    pub(crate) vsock: &'a VsockPorts,
     pub(crate) ports: Vec<PortConfig>,
     pub(crate) qemu: Wanted,
 }
@@ -222,6 +244,20 @@ impl Board {
             let backend = open_disk(disk)?;
             slots.plug(Block::new(backend, &format!("kluis-{i}")))?;
         }
+        let (mut threads, mut kicks): (Vec<HostThread>, Vec<Kick>) = Default::default();
+        for (device, server) in shares::open(parts.shares)? {
+            let device = slots.plug(device)?;
+            kicks.push(kick(&device));
+            let (device, gate) = (Arc::downgrade(&device), parts.gate.clone());
+            threads.push(Box::new(move || server.start(device, gate)));
+        }
+        if !parts.vsock.is_empty() {
+            let (device, host) = vsock::open(parts.vsock)?;
+            let device = slots.plug(device)?;
+            kicks.push(kick(&device));
+            let (device, gate) = (Arc::downgrade(&device), parts.gate.clone());
+            threads.push(Box::new(move || host.start(device, gate)));
+        }
 
         let board = Board {
             pit: Mutex::new(Pit::new(clock.clone(), isa(0))),
@@ -246,6 +282,8 @@ impl Board {
             gate: parts.gate,
             console: host_ports.first().cloned(),
             button: AtomicBool::new(false),
+            threads: Mutex::new(threads),
+            kicks,
         };
         let board = Arc::new(board);
         let weak = Arc::downgrade(&board);
@@ -257,12 +295,18 @@ impl Board {
         Ok((board, host_ports))
     }
 
+    /// Starts the threads that serve devices, once.
+    pub(crate) fn start_threads(&self) -> Result<(), MachineError> {
+        std::mem::take(&mut *lock(&self.threads)).into_iter().try_for_each(|start| start())
+    }
+
     /// After a pause: what was not done meanwhile.
     fn goes_on(&self) {
         let catch_up = || {
             // true time has gone on
             lock(&self.rtc).resync();
             self.alarm.ring();
+            self.kicks.iter().for_each(|kick| kick());
             if self.button.swap(false, Ordering::SeqCst) {
                 lock(&self.pm).press_power_button();
             }
@@ -419,7 +463,7 @@ impl Slots<'_> {
         self.next += 1;
         let gsi = self.about.gsi(slot, 0) as u8;
         let irq = self.ioapic.pin(gsi).unwrap_or_else(|| Arc::new(devices::irq::NoLine));
-        let full = |_| MachineError::TooManyDisks(usize::from(slot));
+        let full = |_| MachineError::TooManyDevices(usize::from(slot));
         let mut function =
             VirtioPci::new(device, self.memory.clone(), irq, self.apics.clone()).map_err(|_| full(()))?;
         let config = function.config_mut();

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use cpu::Model;
 use devices::virtio::console::PortConfig;
 
+use crate::shares::Share;
+use crate::vsock::VsockPorts;
+
 /// A machine to be started.
 pub struct Config {
     /// Processor model.
@@ -27,6 +30,10 @@ pub struct Config {
     pub cmdline: String,
     /// Block devices, in order: `/dev/vda`, `/dev/vdb` …
     pub disks: Vec<Disk>,
+    /// Folders of the host; the guest mounts them by [`Share::tag`].
+    pub shares: Vec<Share>,
+    /// Ports of the socket device; none: no such device.
+    pub vsock: VsockPorts,
     /// Where COM1's output goes.
     pub serial: Box<dyn Write + Send>,
     /// Ports of the virtio console; none: no console device.
@@ -111,9 +118,25 @@ pub enum MachineError {
         /// Cause and remedy.
         reason: String,
     },
+    /// A shared folder.
+    #[error("share {path}: it {why}")]
+    Share {
+        /// The folder.
+        path: PathBuf,
+        /// Cause and remedy.
+        why: share::ShareError,
+    },
+    /// A Unix socket for a port of the guest's.
+    #[error("vsock: socket {path} {why}")]
+    Vsock {
+        /// Its path.
+        path: PathBuf,
+        /// Cause and remedy.
+        why: String,
+    },
     /// Too many devices.
-    #[error("{0} disks: at most 16 fit")]
-    TooManyDisks(usize),
+    #[error("there is no room for device {0} on the bus: give fewer disks and shares")]
+    TooManyDevices(usize),
     /// The host.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -7,6 +7,7 @@
 //! * `entry`: how the first processor begins
 //! * `board`: devices at their ports and addresses
 //! * `qemu`: those of them that only virtual machines have
+//! * `shares`: the threads behind shared folders; `vsock`: Unix sockets for the guest's
 //! * `interrupts`: wires and messages to the local APICs
 //! * `clock`: guest time; `timers`: the thread that ticks device timers
 //! * `vcpu`: the thread of a processor; `gate`: what holds it while the machine is paused
@@ -25,10 +26,14 @@ mod interrupts;
 mod qemu;
 mod report;
 mod running;
+mod shares;
 mod timers;
 mod vcpu;
+mod vsock;
 
 pub use config::{Config, Disk, Epc, MachineError, Module};
 pub use drill::{DrillError, MAX_BUS_BYTES};
 pub use gate::{PauseError, Paused};
 pub use running::{Outcome, Prepared, Running, prepare};
+pub use shares::Share;
+pub use vsock::VsockPorts;

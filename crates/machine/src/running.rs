@@ -132,6 +132,8 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
         power: power.clone(),
         serial: config.serial,
         disks: &config.disks,
+        shares: &config.shares,
+        vsock: &config.vsock,
         ports: config.ports,
         qemu: qemu::Wanted { fw_cfg, debug_exit: config.debug_exit, test_device: config.test_device },
     })?;
@@ -186,6 +188,7 @@ impl Prepared {
             .name("timers".into())
             .spawn(move || timers::run(board, gate, alarm, timer_clock))
             .map_err(MachineError::Thread)?;
+        running.board.start_threads()?;
         for (id, mut engine) in engines.into_iter().enumerate() {
             let (shared, gate) = (running.shared.clone(), running.gate.clone());
             let (clock, stop) = (clock.clone(), running.stop.clone());

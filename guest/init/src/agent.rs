@@ -5,6 +5,7 @@ mod session;
 
 use crate::log;
 use crate::ports::Ports;
+use crate::setup;
 use agent_proto::{Decoder, FrameError, ToGuest, ToHost, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -335,6 +336,11 @@ impl Agent {
             ToGuest::CloseOutput(stream) => {
                 if let Some(session) = &mut self.session {
                     session.close_output(stream.into());
+                }
+            }
+            ToGuest::Mount(share) => {
+                if let Err(why) = setup::share(&share) {
+                    self.refuse(why);
                 }
             }
             ToGuest::Shutdown => self.shutdown = true,

@@ -1,5 +1,6 @@
 //! Finding the virtio-console ports that the host named for us.
 
+use crate::setup::has_device;
 use agent_proto::{PORT_CONTROL, PORT_STDERR, PORT_STDIN, PORT_STDOUT};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::fs;
@@ -21,6 +22,8 @@ pub struct Ports {
     pub stderr: OwnedFd,
 }
 
+/// Type of a console (*virtio 1.2 §5*).
+const CONSOLE: u16 = 3;
 /// How long to wait for ports to be announced: they come one message at a
 /// time after the driver is there (*virtio 1.2 §5.3.6*).
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// When the control port is there but another port is missing or cannot be
 /// opened.
 pub fn open() -> io::Result<Option<Ports>> {
-    if !has_console_device() {
+    if !has_device(CONSOLE) {
         return Ok(None);
     }
     let deadline = Instant::now() + PATIENCE;
@@ -60,12 +63,6 @@ pub fn open() -> io::Result<Option<Ports>> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Whether some virtio device is a console (device ID 3, *virtio 1.2 §5*).
-fn has_console_device() -> bool {
-    entries("/sys/bus/virtio/devices")
-        .any(|dir| fs::read_to_string(dir.join("device")).is_ok_and(|id| id.trim() == "0x0003"))
 }
 
 /// Name below `/dev` of the port that the host calls `name`.

@@ -2,19 +2,23 @@
 //! name, an environment, the loopback interface, drivers.
 
 use crate::log;
+use agent_proto::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 /// Lists the modules loaded always, one path a line, in order.
 const MODULES: &str = "/etc/kluis/modules";
-/// Lists the modules loaded only when the machine has a virtio disk.
-const MODULES_DISK: &str = "/etc/kluis/modules.disk";
+/// Lists of those loaded only when the machine has a virtio device of a type
+/// (*virtio 1.2 §5*): loading takes time.
+const FOR_DEVICES: [(u16, &str); 3] =
+    [(2, "/etc/kluis/modules.disk"), (19, "/etc/kluis/modules.vsock"), (26, "/etc/kluis/modules.share")];
 
 /// Mounts the kernel's file systems. What fails is logged: a guest without
 /// `/dev/shm` is better than none.
@@ -94,18 +98,42 @@ pub fn loopback() {
     }
 }
 
-/// Loads the modules the image lists; those for file systems only when there
-/// is a disk, since loading takes time.
+/// Loads the modules the image lists, as far as there are devices for them.
 pub fn modules() {
     load_list(MODULES);
-    let disk = fs::read_dir("/sys/block")
+    for (device, list) in FOR_DEVICES {
+        if has_device(device) {
+            load_list(list);
+        }
+    }
+}
+
+/// Whether the machine has a virtio device of this type.
+pub fn has_device(kind: u16) -> bool {
+    let id = format!("{kind:#06x}");
+    fs::read_dir("/sys/bus/virtio/devices")
         .into_iter()
         .flatten()
         .flatten()
-        .any(|e| e.file_name().as_encoded_bytes().starts_with(b"vd"));
-    if disk {
-        load_list(MODULES_DISK);
+        .any(|dir| fs::read_to_string(dir.path().join("device")).is_ok_and(|text| text.trim() == id))
+}
+
+/// Mounts a shared folder by its tag; makes the folder to mount it on.
+///
+/// # Errors
+/// What cannot be done and why, for people.
+pub fn share(share: &Mount) -> Result<(), String> {
+    let target = Path::new(OsStr::from_bytes(&share.target));
+    let fail = |what: &str, e: std::io::Error| format!("cannot {what} {}: {e}", target.display());
+    if !target.is_absolute() {
+        return Err(format!("{} is no absolute path to mount a share on", target.display()));
     }
+    fs::create_dir_all(target).map_err(|e| fail("make the folder", e))?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, share.read_only);
+    let none: Option<&std::ffi::CStr> = None;
+    mount(share.tag.as_slice(), target, "virtiofs", flags, none)
+        .map_err(|e| fail("mount a share on", e.into()))
 }
 
 fn load_list(list: &str) {

@@ -294,3 +294,22 @@ fn closed_ports_leave_the_agent_alive() {
     control.write_all(&frame).unwrap();
     agent.join().unwrap();
 }
+
+#[test]
+fn a_share_that_cannot_be_mounted_is_refused_and_the_agent_goes_on() {
+    let mut host = Host::new();
+    for target in ["relative", "/dev/null/below"] {
+        host.say(ToGuest::Mount(Mount {
+            tag: b"no such share".to_vec(),
+            target: target.into(),
+            read_only: true,
+        }));
+        match host.hear() {
+            ToHost::Refused { reason } => assert!(reason.contains(target), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    host.exec(&["sh", "-c", "echo on"]);
+    host.say(ToGuest::StdinEof { total: 0 });
+    assert_eq!(host.end().1, b"on\n");
+}

@@ -104,6 +104,8 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         modules: plan.modules.clone(),
         cmdline: plan.cmdline.clone(),
         disks: plan.disks.clone(),
+        shares: plan.shares.clone(),
+        vsock: plan.vsock.clone(),
         serial: Box::new(console.clone()),
         ports: if serial { Vec::new() } else { channels.ports() },
         strict: args.strict,
@@ -141,8 +143,8 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     let control = Control::bind().map_err(unseen).ok();
 
     // Everything is open: the walls go up, which threads inherit.
-    confine::files(control.as_ref(), args.quiet)?;
-    confine::calls(args.quiet)?;
+    confine::files(&plan, control.as_ref(), args.quiet)?;
+    confine::calls(&plan, args.quiet)?;
     signals::watch(raw, events_in.clone())?;
     write_console(&console, serial)?;
     let standing = prepared.start().map_err(Error::failed)?;

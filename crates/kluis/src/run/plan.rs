@@ -7,10 +7,11 @@ use crate::cli::RunArgs;
 use crate::exit::Error;
 use crate::sizes::{self, Size};
 use crate::units;
-use agent_proto::{Exec, ToGuest, Tty};
+use agent_proto::{Exec, Mount, ToGuest, Tty};
 use cpu::Model;
 use machine::config::{MAX_CPUS, MIN_MEMORY};
-use machine::{Disk, MachineError, Module};
+use machine::{Disk, MachineError, Module, Share, VsockPorts};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
@@ -31,9 +32,9 @@ const MIN_EPC: u64 = 1 << 20;
 
 /// How people and programs reach the guest.
 pub(crate) enum Access {
-    /// Through the agent; the frame that starts the command.
+    /// Through the agent; the frames that mount shares and start the command.
     Agent {
-        /// An encoded `Exec`.
+        /// Each encoded `Mount`, and an `Exec`.
         exec: Vec<u8>,
         /// It asks for a terminal.
         tty: bool,
@@ -64,6 +65,10 @@ pub(crate) struct Plan {
     pub(crate) cmdline: String,
     /// Disks.
     pub(crate) disks: Vec<Disk>,
+    /// Folders of the host, in the order of their tags.
+    pub(crate) shares: Vec<Share>,
+    /// Unix sockets for the guest's sockets.
+    pub(crate) vsock: VsockPorts,
     /// The way in.
     pub(crate) access: Access,
 }
@@ -121,6 +126,11 @@ impl Plan {
             (_, None) => Vec::new(),
         };
         args.disk.iter().try_for_each(check_disk).map_err(Error::bad)?;
+        check_shares(&args.share).map_err(Error::bad)?;
+        let vsock = VsockPorts {
+            connect: ports("--vsock", &args.vsock)?,
+            listen: ports("--vsock-listen", &args.vsock_listen)?,
+        };
 
         let own = args.kernel.is_some() || args.initrd.is_some();
         let access = match image {
@@ -150,13 +160,15 @@ impl Plan {
             modules,
             cmdline: words.collect::<Vec<_>>().join(" "),
             disks: args.disk.clone(),
+            shares: args.share.iter().map(|share| share.host.clone()).collect(),
+            vsock,
             access,
         })
     }
 
     /// Whether the guest can write to something that outlives it.
     pub(crate) fn keeps_data(&self) -> bool {
-        self.disks.iter().any(|disk| !disk.read_only)
+        self.disks.iter().any(|disk| !disk.read_only) || self.shares.iter().any(|share| !share.read_only)
     }
 }
 
@@ -244,6 +256,41 @@ fn check_disk(disk: &Disk) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// Looks whether the folders can be shared, and each has a place of its own.
+fn check_shares(shares: &[units::Share]) -> Result<(), String> {
+    for (n, share) in shares.iter().enumerate() {
+        if shares[..n].iter().any(|other| other.guest == share.guest) {
+            return Err(format!("two shares at {} in the guest: leave one out", share.guest));
+        }
+        share::Share::open(&share.host.path, share.host.read_only, 1)
+            .map_err(|why| MachineError::Share { path: share.host.path.clone(), why }.to_string())?;
+    }
+    Ok(())
+}
+
+/// Ports with their sockets.
+fn ports(option: &str, given: &[(u32, PathBuf)]) -> Result<BTreeMap<u32, PathBuf>, Error> {
+    let ports: BTreeMap<u32, PathBuf> = given.iter().cloned().collect();
+    if ports.len() < given.len() {
+        return Err(Error::bad(format!("{option} names a port twice: leave one out")));
+    }
+    Ok(ports)
+}
+
+/// What mounts the shares: a folder before those in it.
+fn mounts(shares: &[units::Share]) -> Vec<ToGuest> {
+    let mut by_path: Vec<_> = shares.iter().enumerate().collect();
+    by_path.sort_by_key(|(_, share)| &share.guest);
+    let mount = |(number, share): (usize, &units::Share)| {
+        ToGuest::Mount(Mount {
+            tag: Share::tag(number).into_bytes(),
+            target: share.guest.clone().into_bytes(),
+            read_only: share.host.read_only,
+        })
+    };
+    by_path.into_iter().map(mount).collect()
+}
+
 fn agent(args: &RunArgs, terminal: &HostTerminal) -> Result<Access, Error> {
     let tty = args.tty || (args.command.is_empty() && terminal.interactive);
     if args.tty && !terminal.interactive {
@@ -255,9 +302,11 @@ fn agent(args: &RunArgs, terminal: &HostTerminal) -> Result<Access, Error> {
         tty: tty.then(|| Tty { rows, cols, term: terminal.term.clone() }),
         ..Exec::default()
     };
-    let mut frame = Vec::new();
-    ToGuest::Exec(exec).encode(&mut frame).map_err(Error::bad)?;
-    Ok(Access::Agent { exec: frame, tty })
+    let mut frames = Vec::new();
+    for message in mounts(&args.share).into_iter().chain([ToGuest::Exec(exec)]) {
+        message.encode(&mut frames).map_err(Error::bad)?;
+    }
+    Ok(Access::Agent { exec: frames, tty })
 }
 
 #[cfg(test)]
@@ -372,6 +421,45 @@ mod tests {
             assert!(why.contains(text) && why.contains(file.as_str()), "{why}");
             assert_eq!(why.lines().count(), 1);
         }
+    }
+
+    #[test]
+    fn shares_are_looked_at_and_mounted_from_the_outside_in() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().display().to_string();
+        fs::write(tmp.path().join("file"), "").unwrap();
+        let (inner, outer) = (format!("{dir}:/w/in:ro"), format!("{dir}:/w"));
+        let p = plan(&["--share", &inner, "--share", &outer, "--", "true"]).unwrap();
+        assert!(p.keeps_data());
+        assert_eq!(p.shares.iter().map(|s| s.read_only).collect::<Vec<_>>(), [true, false]);
+        let Access::Agent { exec, .. } = p.access else { panic!("no agent") };
+        let mut decoder = agent_proto::Decoder::new();
+        decoder.push(&exec);
+        let mount = |tag: &str, target: &str, read_only| {
+            ToGuest::Mount(Mount { tag: tag.into(), target: target.into(), read_only })
+        };
+        let next = |d: &mut agent_proto::Decoder| ToGuest::next(d).unwrap().unwrap();
+        assert_eq!(next(&mut decoder), mount("share1", "/w", false));
+        assert_eq!(next(&mut decoder), mount("share0", "/w/in", true));
+        assert!(matches!(next(&mut decoder), ToGuest::Exec(_)));
+        assert!(!plan(&["--share", &inner]).unwrap().keeps_data());
+
+        for (share, text) in
+            [(format!("{dir}/missing:/w"), "cannot be opened"), (format!("{dir}/file:/w"), "not a folder")]
+        {
+            let why = refused(&["--share", &share]);
+            assert!(why.contains(text) && why.contains(&dir) && why.lines().count() == 1, "{why}");
+        }
+        assert!(refused(&["--share", &outer, "--share", &format!("{dir}:/w/:ro")]).contains("two shares"));
+    }
+
+    #[test]
+    fn each_vsock_port_is_one_socket() {
+        let p = plan(&["--vsock", "1=/a", "--vsock", "2=/b", "--vsock-listen", "1=/c"]).unwrap();
+        assert_eq!(p.vsock.connect.len(), 2);
+        assert_eq!(p.vsock.listen[&1], PathBuf::from("/c"));
+        assert!(refused(&["--vsock", "1=/a", "--vsock", "1=/b"]).contains("--vsock names a port twice"));
+        assert!(plan(&[]).unwrap().vsock.is_empty());
     }
 
     #[test]

@@ -62,6 +62,8 @@ impl Kernel {
             initrd: None,
             cmdline: String::new(),
             disks: Vec::new(),
+            shares: Vec::new(),
+            vsock: machine::VsockPorts::default(),
             serial: Box::new(std::io::sink()),
             ports: Vec::new(),
             strict: false,
