@@ -9,6 +9,7 @@
 //! * [`code`]: machine code on a processor
 //! * [`device`]: register accesses, rings and host events on devices
 //! * [`files`]: kernels, multiboot images, Debian packages, the agent's frames
+//! * [`share`]: FUSE requests on a shared folder
 //! * [`input`], [`mutate`]: reading and making inputs
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ pub mod device;
 pub mod files;
 pub mod input;
 pub mod mutate;
+pub mod share;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -72,6 +74,15 @@ pub const TARGETS: &[Target] = &[
     Target { name: "device_virtio_blk", ..device::VIRTIO[0] },
     Target { name: "device_virtio_rng", ..device::VIRTIO[1] },
     Target { name: "device_virtio_console", ..device::VIRTIO[2] },
+    Target { name: "device_virtio_fs", ..device::VIRTIO[3] },
+    Target { name: "device_virtio_vsock", ..device::VIRTIO[4] },
+    Target {
+        name: "share_requests",
+        run: share::share_requests,
+        seeds: share::seeds,
+        cases: 3000,
+        max_len: 512,
+    },
 ];
 
 /// The target of that name.

@@ -93,7 +93,8 @@ macro_rules! bounded {
 bounded! {
     code_bytes kernel_image multiboot_image deb_image agent_frames
     device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
-    device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console
+    device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
+    device_virtio_vsock share_requests
 }
 
 /// A fuzzer that never gets past the first check finds nothing.
@@ -115,5 +116,14 @@ fn seeds_reach_the_far_end() {
     for (i, virtio) in fuzz_targets::device::virtio::seeds().iter().enumerate() {
         let completed = fuzz_targets::device::virtio::completed(virtio);
         assert!(completed.iter().all(|&n| n > 0), "virtio {i}: {completed:?} chains");
+    }
+    for (i, talk) in fuzz_targets::device::sockets::seeds().iter().enumerate() {
+        // the host's request; the answers to the guest's; what it said, and the end
+        let completed = fuzz_targets::device::sockets::run(talk);
+        assert!(completed >= 5, "talk {i}: {completed} chains");
+    }
+    for (i, requests) in fuzz_targets::share::seeds().iter().enumerate() {
+        let answered = fuzz_targets::share::run(requests);
+        assert!(answered > 8, "requests {i}: {answered} succeeded");
     }
 }

@@ -6,6 +6,7 @@ mod chips;
 mod fakes;
 mod pci;
 mod registers;
+pub mod sockets;
 pub mod virtio;
 
 use crate::Target;
@@ -34,4 +35,6 @@ pub(crate) const VIRTIO: &[Target] = &[
     target(virtio::blk, virtio::seeds),
     target(virtio::rng, virtio::seeds),
     target(virtio::console, virtio::seeds),
+    target(virtio::fs, virtio::seeds),
+    target(sockets::vsock, sockets::seeds),
 ];

@@ -6,8 +6,10 @@ use crate::input::Input;
 use devices::Device;
 use devices::pci::{PciFunction, command};
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
+use devices::virtio::fs::{Answer, FileServer, Fs, MAX_PENDING, Request};
 use devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
 use mem::{DmaBus, Ram};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,35 +27,40 @@ const MEMORY: [(u64, u64); 2] = [(0, 0x10_0000), (0x20_0000, 0x1_0000)];
 const EPC: std::ops::Range<u64> = 0x10_0000..0x14_0000;
 
 /// What the input's bytes mean; the seeds are written with these.
-mod step {
-    pub(super) const START: u8 = 0;
-    pub(super) const DESCRIPTOR: u8 = 1;
-    pub(super) const OFFER: u8 = 2;
-    pub(super) const NOTIFY: u8 = 3;
-    pub(super) const POKE: u8 = 4;
-    pub(super) const REGISTERS: u8 = 5;
-    pub(super) const CONFIG: u8 = 6;
-    pub(super) const KICK: u8 = 7;
-    pub(super) const HOST: u8 = 8;
-    pub(super) const SNAPSHOT: u8 = 9;
-    pub(super) const RESET: u8 = 10;
-    pub(super) const COUNT: u8 = 11;
+pub(super) mod step {
+    pub(in crate::device) const START: u8 = 0;
+    pub(in crate::device) const DESCRIPTOR: u8 = 1;
+    pub(in crate::device) const OFFER: u8 = 2;
+    pub(in crate::device) const NOTIFY: u8 = 3;
+    pub(in crate::device) const POKE: u8 = 4;
+    pub(in crate::device) const REGISTERS: u8 = 5;
+    pub(in crate::device) const CONFIG: u8 = 6;
+    pub(in crate::device) const KICK: u8 = 7;
+    pub(in crate::device) const HOST: u8 = 8;
+    pub(in crate::device) const SNAPSHOT: u8 = 9;
+    pub(in crate::device) const RESET: u8 = 10;
+    pub(in crate::device) const COUNT: u8 = 11;
 }
 
-struct Guest<D: VirtioDevice> {
+pub(super) struct Guest<D: VirtioDevice> {
     function: Arc<Mutex<VirtioPci<D, DmaBus>>>,
     ram: Ram,
     available: Vec<u16>,
 }
 
 impl<D: VirtioDevice> Guest<D> {
-    fn new(device: D) -> Self {
+    pub(super) fn new(device: D) -> Self {
         let ram = Ram::new(&MEMORY).expect("host memory");
         let queues = device.queue_sizes().len();
         let bus = Arc::new(DmaBus::new(ram.guest().clone(), EPC).expect("host memory"));
         let mut function = VirtioPci::new(device, bus, Arc::new(Board), Arc::new(Board)).expect("fits");
         function.config_mut().enable(command::MEMORY | command::BUS_MASTER);
         Self { function: Arc::new(Mutex::new(function)), ram, available: vec![0; queues] }
+    }
+
+    /// The function, for a host's side that talks to its device.
+    pub(super) fn function(&self) -> Arc<Mutex<VirtioPci<D, DmaBus>>> {
+        self.function.clone()
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut VirtioPci<D, DmaBus>) -> T) -> T {
@@ -92,7 +99,7 @@ impl<D: VirtioDevice> Guest<D> {
     }
 
     /// Does what the input says; how many chains came back at most.
-    fn run(&mut self, input: &mut Input<'_>, mut host: impl FnMut(&mut Input<'_>)) -> u16 {
+    pub(super) fn run(&mut self, input: &mut Input<'_>, mut host: impl FnMut(&mut Input<'_>)) -> u16 {
         let mut completed = 0;
         for _ in 0..1000 {
             if input.is_empty() {
@@ -234,11 +241,42 @@ pub(crate) fn console(data: &[u8]) {
     run_console(data);
 }
 
-/// How many chains of a queue came back, at most: of block device, console and
-/// entropy device.
-pub fn completed(data: &[u8]) -> [u16; 3] {
+/// Gives each request back, after the next one has come or the device asked
+/// twice.
+#[derive(Default)]
+struct EchoFiles(VecDeque<Request>, u8);
+
+impl FileServer for EchoFiles {
+    fn submit(&mut self, request: Request) {
+        self.0.push_back(request);
+        assert!(self.0.len() <= MAX_PENDING);
+    }
+    fn answer(&mut self) -> Option<Answer> {
+        self.1 = self.1.wrapping_add(1);
+        let request = if self.1.is_multiple_of(2) { self.0.pop_front()? } else { return None };
+        let mut reply = request.message;
+        reply.truncate(request.room);
+        Some(Answer { ticket: request.ticket, reply })
+    }
+    fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn run_fs(data: &[u8]) -> u16 {
+    Guest::new(Fs::new("fuzz", Box::new(EchoFiles::default()))).run(&mut Input::new(data), |_| {})
+}
+
+/// The file system device before a server that echoes.
+pub(crate) fn fs(data: &[u8]) {
+    run_fs(data);
+}
+
+/// How many chains of a queue came back, at most: of block device, console,
+/// entropy device and file system.
+pub fn completed(data: &[u8]) -> [u16; 4] {
     let entropy = Guest::new(Entropy).run(&mut Input::new(data), |_| {});
-    [run_block(data), run_console(data), entropy]
+    [run_block(data), run_console(data), entropy, run_fs(data)]
 }
 
 /// Inputs that start a device and use its queues.
