@@ -5,7 +5,7 @@
 
 use crate::decompress::{self, Format};
 use crate::layout::HIGH_MEMORY;
-use crate::{BootError, Layout, Loaded};
+use crate::{BootError, Layout, Loaded, Protocol};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 /// Where the setup header starts, in the file and in the zero page.
@@ -89,6 +89,12 @@ impl SetupHeader {
         h
     }
 
+    /// How the kernel wants to be entered: an i386 one has no 64-bit entry.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.xloadflags() & XLF_KERNEL_64 != 0 { Protocol::Bits64 } else { Protocol::Bits32 }
+    }
+
     /// Overwrites bytes at the file offset `at`; those outside the header's
     /// room are a programming error.
     pub(crate) fn set(&mut self, at: usize, bytes: &[u8]) {
@@ -122,7 +128,7 @@ pub fn is_bzimage(file: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`BootError::NotAKernel`], [`BootError::Truncated`],
-/// [`BootError::OldProtocol`] (before 2.12), [`BootError::Not64Bit`].
+/// [`BootError::OldProtocol`] (before 2.12).
 pub fn parse(file: &[u8]) -> Result<BzImage<'_>, BootError> {
     let have = file.len() as u64;
     let truncated = |what, need| BootError::Truncated { what, need, have };
@@ -141,9 +147,6 @@ pub fn parse(file: &[u8]) -> Result<BzImage<'_>, BootError> {
     }
     if header.loadflags() & LOADED_HIGH == 0 {
         return Err(BootError::NotAKernel { found: "a zImage, loaded low".into() });
-    }
-    if header.xloadflags() & XLF_KERNEL_64 == 0 {
-        return Err(BootError::Not64Bit);
     }
     // Zero stands for 4 (boot.rst, `setup_sects`).
     let sects = match header.setup_sects() {
@@ -195,7 +198,11 @@ impl BzImage<'_> {
         let end = start.saturating_add(size);
         layout.require_usable("kernel", start, end)?;
         mem.write_slice(self.code, GuestAddress(start))?;
-        Ok(Loaded { start, end, entry: start + ENTRY_64 })
+        let entry = match h.protocol() {
+            Protocol::Bits64 => start + ENTRY_64,
+            Protocol::Bits32 => start,
+        };
+        Ok(Loaded { start, end, entry })
     }
 }
 

@@ -62,9 +62,6 @@ pub enum BootError {
         /// `version` of the setup header.
         version: u16,
     },
-    /// A 32-bit kernel.
-    #[error("kernel has no 64-bit entry point (XLF_KERNEL_64 is not set); use an amd64 kernel")]
-    Not64Bit,
     /// The ELF file contradicts itself or is of another kind.
     #[error("kernel ELF is not loadable: {0}; give the file as its linker made it")]
     BadElf(&'static str),

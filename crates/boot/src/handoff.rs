@@ -1,10 +1,10 @@
 //! GDT and page tables that a kernel is entered with.
 
-use crate::BootError;
 use crate::layout::{GDT_START, PAGE_TABLES_START};
+use crate::{BootError, Protocol};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
-/// `__BOOT_CS`: flat 64-bit code, execute/read (*boot.rst*).
+/// `__BOOT_CS`: flat code of the protocol's width, execute/read (*boot.rst*).
 pub const BOOT_CS: u16 = 0x10;
 /// `__BOOT_DS`: flat data, read/write (*boot.rst*).
 pub const BOOT_DS: u16 = 0x18;
@@ -26,9 +26,13 @@ pub const IMAGE_CS: u16 = 0x08;
 /// Data segments that a multiboot image is entered with: flat.
 pub const IMAGE_DS: u16 = 0x10;
 
-/// Writes the GDT of the 64-bit boot protocol and returns its limit.
-pub(crate) fn write_gdt(mem: &impl GuestMemory) -> Result<u16, BootError> {
-    write_descriptors(mem, &[0, 0, CODE_64, DATA])
+/// Writes the GDT of a boot protocol and returns its limit.
+pub(crate) fn write_gdt(mem: &impl GuestMemory, protocol: Protocol) -> Result<u16, BootError> {
+    let code = match protocol {
+        Protocol::Bits64 => CODE_64,
+        Protocol::Bits32 => CODE_32,
+    };
+    write_descriptors(mem, &[0, 0, code, DATA])
 }
 
 /// Writes a GDT for a multiboot image and returns its limit.

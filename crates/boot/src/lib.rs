@@ -6,18 +6,20 @@
 //! - [`load`] puts the kernel, the initrd, the command line, the zero page
 //!   (`struct boot_params`), a boot GDT and identity page tables in place and
 //!   says with which registers the boot processor starts ([`Entry`]), as the
-//!   *64-bit boot protocol* asks (Linux, `Documentation/arch/x86/boot.rst`).
+//!   *64-bit boot protocol* asks (Linux, `Documentation/arch/x86/boot.rst`), or
+//!   for a kernel without it, which is an i386 one, the *32-bit boot protocol*.
 //! - [`multiboot::load`] does the same for an image of the *Multiboot
 //!   specification 0.6.96*.
 //! - [`acpi::write`] describes the board ([`acpi::Board`]) in ACPI tables.
 //!
 //! A bzImage is decompressed by the host and its ELF `vmlinux` entered
-//! directly, at `startup_64` of `arch/x86/kernel/head_64.S`. That saves the
+//! directly, at `startup_64` of `arch/x86/kernel/head_64.S` (i386: `startup_32`
+//! of `head_32.S`). That saves the
 //! guest the decompression, which is slow on an emulated processor. In return
 //! **the kernel runs at its link address**: the relocations that the
 //! decompressor would apply are not applied, so there is no KASLR (neither
 //! physical nor virtual), as with `nokaslr`. An image whose compression is not
-//! known here is loaded compressed and entered at its own 64-bit entry; it then
+//! known here is loaded compressed and entered at its own entry; it then
 //! unpacks (and randomises) itself.
 //!
 //! Why not the `linux-loader` crate: it neither decompresses, nor zeroes
@@ -58,19 +60,29 @@ pub enum Form {
     Compressed,
 }
 
+/// In which mode a kernel is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Long mode, paging on (*boot.rst*, "64-bit Boot Protocol").
+    Bits64,
+    /// Protected mode of 32 bits, paging off (*boot.rst*, "32-bit Boot Protocol").
+    Bits32,
+}
+
 /// State in which the boot processor enters the kernel.
 ///
-/// Long mode, paging on, interrupts off; CS = [`BOOT_CS`]; DS, ES and SS =
-/// [`BOOT_DS`] (*boot.rst*, "64-bit Boot Protocol"). No stack is promised:
-/// every entry point sets up its own before the first push.
+/// Interrupts off; CS = [`BOOT_CS`]; DS, ES and SS = [`BOOT_DS`]. No stack is
+/// promised: every entry point sets up its own before the first push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// In which mode.
+    pub protocol: Protocol,
     /// RIP: physical address of the first instruction (identity mapped).
     pub rip: u64,
     /// RSI: physical address of the zero page.
     pub rsi: u64,
     /// CR3: physical address of the level-4 page table mapping the first
-    /// 4 GiB to themselves.
+    /// 4 GiB to themselves; for the 64-bit protocol.
     pub cr3: u64,
     /// GDTR base: physical and linear address of the boot GDT.
     pub gdt_base: u64,
@@ -125,10 +137,12 @@ pub fn load(
         _ => None,
     };
     zeropage::write(mem, &header, &loaded, initrd, layout)?;
-    let gdt_limit = handoff::write_gdt(mem)?;
+    let protocol = header.protocol();
+    let gdt_limit = handoff::write_gdt(mem, protocol)?;
     let cr3 = handoff::write_page_tables(mem)?;
 
     Ok(Entry {
+        protocol,
         rip: loaded.entry,
         rsi: ZERO_PAGE_START,
         cr3,
@@ -167,6 +181,10 @@ fn load_kernel(
     };
     // `init_size` is what the decompressor needs; the unpacked kernel needs no
     // more than its segments, which include `.bss` and `.brk`.
-    let loaded = elf::load(mem, &vmlinux, &elf::ELF64, layout)?;
+    let class = match image.header.protocol() {
+        Protocol::Bits64 => &elf::ELF64,
+        Protocol::Bits32 => &elf::ELF32,
+    };
+    let loaded = elf::load(mem, &vmlinux, class, layout)?;
     Ok((loaded, image.header, Form::Unpacked(format)))
 }

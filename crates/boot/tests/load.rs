@@ -3,7 +3,7 @@
 
 mod common;
 
-use boot::{BOOT_CS, BOOT_DS, Form, decompress::Format, load};
+use boot::{BOOT_CS, BOOT_DS, Form, Protocol, decompress::Format, load};
 use common::*;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -115,6 +115,20 @@ fn unknown_compression_is_loaded_as_is() {
     assert!(error(&file, None, "", 18 * MIB).contains("more memory"));
 }
 
+/// *boot.rst*, "32-bit Boot Protocol".
+#[test]
+fn a_kernel_without_a_64_bit_entry_is_entered_in_32_bit_mode() {
+    let (mem, layout) = guest(&[0..64 * MIB]);
+    let mut file = bzimage(b"BZh9 not known here");
+    put(&mut file, 0x236, &0u16.to_le_bytes());
+    let e = load(&mem, &file, None, "", &layout).unwrap();
+    assert_eq!((e.protocol, e.form), (Protocol::Bits32, Form::Compressed));
+    assert_eq!(e.rip, KERNEL, "the first byte of the protected-mode code");
+    let code = u64_at(&mem, e.gdt_base + u64::from(BOOT_CS));
+    assert_eq!((code >> 40 & 0x9a, code >> 53 & 1, code >> 54 & 1), (0x9a, 0, 1), "D, not L");
+    assert_eq!(load(&mem, &vmlinux(), None, "", &layout).unwrap().protocol, Protocol::Bits64);
+}
+
 #[test]
 fn initrd_respects_addr_max_and_the_kernel() {
     let (mem, layout) = guest(&[0..64 * MIB]);
@@ -166,7 +180,7 @@ fn foreign_files_are_named() {
     check(&k, "2.11");
     let mut k = bzimage(&gzip(&vmlinux()));
     put(&mut k, 0x236, &0u16.to_le_bytes());
-    check(&k, "amd64");
+    check(&k, "32 bits"); // an i386 bzImage around an x86-64 kernel
     let mut k = bzimage(&gzip(&vmlinux()));
     k[0x211] = 0;
     check(&k, "zImage");

@@ -3,7 +3,7 @@
 use arch::descriptor::Attr;
 use arch::regs::{Cr0, Cr4, Efer, Seg, gpr};
 use boot::multiboot::{self, Module};
-use boot::{BootError, Layout};
+use boot::{BootError, Layout, Protocol};
 use cpu::Cpu;
 use cpu::state::{Segment, TableRegister};
 use vm_memory::GuestMemory;
@@ -12,7 +12,7 @@ use crate::config::Config;
 
 /// A kernel in memory, ready to be entered.
 pub(crate) enum Entry {
-    /// Linux, by its 64-bit boot protocol.
+    /// Linux, by its 64-bit or 32-bit boot protocol.
     Linux(boot::Entry),
     /// A multiboot image.
     Image(multiboot::Entry),
@@ -46,16 +46,23 @@ impl Entry {
     }
 }
 
-/// As the 64-bit boot protocol wants it.
+/// As its boot protocol wants it.
 fn enter_linux(cpu: &mut Cpu, entry: &boot::Entry) {
-    segments(cpu, (boot::BOOT_CS, Attr::CODE64), boot::BOOT_DS);
+    let code = match entry.protocol {
+        Protocol::Bits64 => Attr::CODE64,
+        Protocol::Bits32 => Attr::CODE32,
+    };
+    segments(cpu, (boot::BOOT_CS, code), boot::BOOT_DS);
     let s = &mut cpu.s;
     s.gdtr = TableRegister { base: entry.gdt_base, limit: entry.gdt_limit };
     s.idtr = TableRegister::default();
-    s.cr0 = Cr0::PE | Cr0::PG | Cr0::ET | Cr0::NE | Cr0::WP;
-    s.cr4 = Cr4::PAE;
-    s.cr3 = entry.cr3;
-    s.efer = Efer::LME | Efer::LMA;
+    s.cr0 = Cr0::PE | Cr0::ET | Cr0::NE;
+    if entry.protocol == Protocol::Bits64 {
+        s.cr0 |= Cr0::PG | Cr0::WP;
+        s.cr4 = Cr4::PAE;
+        s.cr3 = entry.cr3;
+        s.efer = Efer::LME | Efer::LMA;
+    }
     s.regs.set(gpr::RSI, entry.rsi);
     s.rip = entry.rip;
 }

@@ -60,6 +60,7 @@ impl Kernel {
             epc: Epc { bytes: 1 << 20, roots },
             kernel: self.0.clone(),
             initrd: None,
+            modules: Vec::new(),
             cmdline: String::new(),
             disks: Vec::new(),
             shares: Vec::new(),
@@ -67,6 +68,8 @@ impl Kernel {
             serial: Box::new(std::io::sink()),
             ports: Vec::new(),
             strict: false,
+            debug_exit: false,
+            test_device: false,
         }
     }
 }
