@@ -104,7 +104,8 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, extent: Extent)
         previous = insn;
         used += insn.len();
         linkable = end != End::Change;
-        if end != End::None || single || beyond {
+        // A debugger's breakpoint is at the beginning of a block.
+        if end != End::None || single || beyond || cpu.block_begins((off as usize + used) as u64) {
             break;
         }
     }

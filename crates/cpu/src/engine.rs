@@ -24,7 +24,8 @@ pub enum Exit {
     Idle,
     /// A triple fault: the processor has shut down.
     Shutdown,
-    /// Somebody asked for the processor ([`request::EXIT`], [`request::HOLD`]).
+    /// Somebody asked for the processor ([`request::EXIT`], [`request::HOLD`]), or
+    /// a debugger is to be told something ([`Cpu::take_stop`]).
     Requested,
 }
 
@@ -135,7 +136,8 @@ impl Engine {
         if std::mem::take(&mut self.cpu.stale_code) {
             self.forget_code();
         }
-        let exit = self.run_until(self.cpu.retired.saturating_add(budget));
+        let end = self.cpu.retired.saturating_add(budget);
+        let exit = if self.cpu.steps() { self.debug_step(end) } else { self.run_until(end) };
         self.cpu.shared.retired.store(self.cpu.retired, Ordering::Relaxed);
         self.cpu.shared.set_idle(true);
         exit
@@ -172,6 +174,37 @@ impl Engine {
                 if idle_turns > end.saturating_sub(before) {
                     return Exit::Budget;
                 }
+            }
+        }
+    }
+
+    /// Executes one instruction for the debugger, or a whole stay in an enclave that is
+    /// closed to it. Interrupts wait, so that a step does not lead into their
+    /// handlers, unless the processor does or the stay would have no end.
+    fn debug_step(&mut self, end: u64) -> Exit {
+        loop {
+            let open = self.cpu.activity == Activity::Active && !self.cpu.in_closed_enclave();
+            let shadow = self.cpu.shadow;
+            self.cpu.shadow |= open;
+            let exit = self.attend();
+            self.cpu.shadow = shadow;
+            if exit.is_some() {
+                return Exit::Requested;
+            }
+            match self.cpu.activity {
+                Activity::Active => {}
+                Activity::Shutdown => return Exit::Shutdown,
+                Activity::Halted | Activity::WaitForSipi => return Exit::Idle,
+            }
+            if open || self.cpu.in_closed_enclave() {
+                self.step();
+            }
+            if !self.cpu.in_closed_enclave() {
+                self.cpu.step_done();
+                return Exit::Requested;
+            }
+            if self.cpu.retired >= end {
+                return Exit::Budget;
             }
         }
     }
@@ -347,7 +380,7 @@ impl Engine {
     /// Links two blocks of one page in one mode, both trusted.
     fn link(&mut self, from: BlockId, to: BlockId, offset: u64) {
         let (Some(a), Some(b)) = (self.cache.block(from), self.cache.block(to)) else { return };
-        let trusted = self.cache.unconfirmed(a.gpa >> 12).is_none();
+        let trusted = self.cache.unconfirmed(a.gpa >> 12).is_none() && !self.cpu.block_begins(offset);
         if offset < 0x1000
             && (a.gpa ^ b.gpa) & PAGE_MASK == 0
             && a.same_kind(b)
@@ -374,6 +407,9 @@ impl Engine {
     #[inline(never)]
     fn find_slow(&mut self, la: u64, kind: Kind) -> Result<BlockId, Exception> {
         let gpa = self.cpu.translate_fetch(la)?;
+        if self.cpu.at_breakpoint(la) {
+            return Err(self.cpu.stop_before());
+        }
         let page = gpa >> 12;
         let confirmed = self.confirmed(page);
         if let Some(id) = self.cache.find(gpa, kind) {
@@ -404,7 +440,8 @@ impl Engine {
 
     /// Enters a block into the jump cache.
     fn enter_jump(&mut self, la: u64, kind: Kind, id: BlockId) {
-        if !kind.single {
+        // a debugger's breakpoint is looked up each time
+        if !kind.single && !self.cpu.block_begins(la & 0xfff) {
             let key = self.cpu.jump_key(kind.mode);
             self.cpu.jumps.set(la, key, id);
         }

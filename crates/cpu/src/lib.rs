@@ -7,6 +7,7 @@
 //! * [`exec`]: the handlers, one file for each group of instructions
 //! * [`epc`]: the EPC as the processor reaches it; the SGX architecture itself is the `sgx` crate's
 //! * [`engine`]: the loop that runs blocks and attends to requests
+//! * [`debug`]: breakpoints, watchpoints and steps of a debugger outside
 //! * [`thunk`]: guest instructions that the host executes
 //! * [`shared`]: what other threads may touch; [`bus`]: what the processor asks of the board
 
@@ -15,6 +16,7 @@ pub mod bus;
 pub mod cache;
 pub mod chain;
 pub mod cpuid;
+pub mod debug;
 pub mod decode;
 mod deliver;
 pub mod engine;
@@ -106,6 +108,8 @@ pub struct Cpu {
     /// The exception just given stands for no room in the EPC's plaintext
     /// cache: the instruction is executed again.
     retry: bool,
+    /// What a debugger outside wants to be told.
+    debug: Option<Box<debug::Debug>>,
     /// All decoded code is void: see [`Cpu::reset`].
     pub(crate) stale_code: bool,
     /// Its SGX part; see [`Cpu::set_sgx`].
@@ -148,6 +152,7 @@ impl Cpu {
             monitor: None,
             entropy: exec::system::Entropy::default(),
             retry: false,
+            debug: None,
             stale_code: false,
             sgx: None,
             unimplemented: Vec::new(),

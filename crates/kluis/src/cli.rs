@@ -78,6 +78,11 @@ pub(crate) enum Command {
     /// Drills on a machine that runs
     #[command(subcommand, after_help = DEBUG_HELP)]
     Debug(DebugCommand),
+    /// Let a machine stand still: its processors, its devices, its time
+    #[command(after_help = PAUSE_HELP)]
+    Pause(Which),
+    /// Let a paused machine go on
+    Resume(Which),
     /// List the sizes of machines, and which this host can honour
     #[command(
         after_help = "Examples:\n  kluis sizes\n  kluis sizes --json | jq '.[] | select(.can_run).name'"
@@ -113,6 +118,23 @@ pub(crate) enum SgxCommand {
         #[arg(long, value_name = "PID")]
         vm: Option<u32>,
     },
+}
+
+const PAUSE_HELP: &str = "\
+The machine's monotonic time goes on from where it stood, as if nothing had been; its
+hardware clock shows the true time, so that `hwclock --hctosys` in the guest sets the
+system's. --timeout of the run goes on meanwhile.
+
+Examples:
+  kluis pause
+  kluis resume --vm 4711";
+
+/// Which machine is meant.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Which {
+    /// Process number of the `kluis run` [default: the only one there is]
+    #[arg(long, value_name = "PID")]
+    pub(crate) vm: Option<u32>,
 }
 
 const DEBUG_HELP: &str = "\
@@ -312,6 +334,11 @@ Images made for QEMU:
   when the image switches it off (port 0x604), resets it, faults three times, or,
   with --debug-exit, writes its status to port 0xf4.
 
+Debugger:
+  With --gdb 127.0.0.1:1234 the machine waits before its first instruction for
+  `gdb -ex 'target remote 127.0.0.1:1234'`. Whoever connects has full control of the
+  machine, but for its enclaves; other hosts may not unless you add ,remote.
+
 Memory:
   It is taken from the host only when the guest touches it: a machine may be
   given more than the host has. Of a --size, --memory and --epc can take less.
@@ -391,6 +418,10 @@ pub(crate) struct RunArgs {
     /// Add QEMU's pc-testdev, which test suites for hypervisors use
     #[arg(long)]
     pub(crate) test_device: bool,
+    /// Serve gdb at this port, and wait for it before the first instruction unless
+    /// `,nowait`: docs/debugging.md
+    #[arg(long, value_name = "[HOST:]PORT[,nowait]", value_parser = units::gdb)]
+    pub(crate) gdb: Option<units::Gdb>,
     /// Stop at the first instruction that Kluis does not know
     #[arg(long)]
     pub(crate) strict: bool,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use machine::{MAX_BUS_BYTES, Running};
+use machine::{MAX_BUS_BYTES, Paused, Running};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -42,6 +42,10 @@ pub(crate) enum Ask {
     },
     /// The loss of its EPC.
     Lose,
+    /// To stand still.
+    Pause,
+    /// To go on.
+    Resume,
     /// What a bus master reads.
     Bus {
         /// Physical address.
@@ -118,9 +122,10 @@ impl Control {
     pub(crate) fn serve(&self, running: Arc<Running>) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         thread::Builder::new().name("control".into()).spawn(move || {
+            let mut paused = None;
             for stream in listener.incoming().flatten() {
                 // who asks and does not wait for the answer gets none
-                let _ = serve(&stream, &running);
+                let _ = serve(&stream, &running, &mut paused);
             }
         })?;
         Ok(())
@@ -133,21 +138,32 @@ impl Drop for Control {
     }
 }
 
-fn serve(stream: &UnixStream, running: &Running) -> io::Result<()> {
+fn serve(stream: &UnixStream, running: &Running, paused: &mut Option<Paused>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_QUESTION)).read_line(&mut line)?;
     let answer: Result<Answer, String> =
-        serde_json::from_str(&line).map_err(|e| e.to_string()).and_then(|ask| answer(&ask, running));
+        serde_json::from_str(&line).map_err(|e| e.to_string()).and_then(|ask| answer(&ask, running, paused));
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     let mut stream = stream;
     stream.write_all(text.as_bytes())
 }
 
-fn answer(ask: &Ask, running: &Running) -> Result<Answer, String> {
+fn answer(ask: &Ask, running: &Running, paused: &mut Option<Paused>) -> Result<Answer, String> {
+    let pause_state = |paused| Answer { text: String::new(), value: json!({ "paused": paused }) };
     match ask {
+        Ask::Pause => {
+            if paused.is_none() {
+                *paused = Some(running.pause().map_err(|e| e.to_string())?);
+            }
+            Ok(pause_state(true))
+        }
+        Ask::Resume => match paused.take() {
+            Some(_) => Ok(pause_state(false)),
+            None => Err("the machine is not paused".into()),
+        },
         Ask::Inspect => {
             let epc = Epc::of(running.sgx());
             let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
@@ -241,6 +257,15 @@ fn exchange(path: &Path, ask: &Ask) -> io::Result<Result<Answer, String>> {
     let mut line = String::new();
     BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
+}
+
+/// Asks a machine and prints what it answers.
+///
+/// # Errors
+/// As of [`ask`] and [`print`].
+pub(crate) fn main(number: Option<u32>, question: &Ask, json: bool) -> Result<u8, Error> {
+    print(&ask(number, question)?, json)?;
+    Ok(crate::exit::OK)
 }
 
 /// Prints an answer as the user wants it.

@@ -2,7 +2,7 @@
 
 use crate::cli::DebugCommand;
 use crate::control::{self, Ask};
-use crate::exit::{self, Error};
+use crate::exit::Error;
 
 /// Does what was asked.
 ///
@@ -14,6 +14,5 @@ pub(crate) fn main(command: &DebugCommand, json: bool) -> Result<u8, Error> {
         DebugCommand::EpcLoss { vm } => (vm, Ask::Lose),
         DebugCommand::Bus { address, length, vm } => (vm, Ask::Bus { address, length }),
     };
-    control::print(&control::ask(vm, &ask)?, json)?;
-    Ok(exit::OK)
+    control::main(vm, &ask, json)
 }

@@ -26,6 +26,7 @@ mod sizes;
 mod units;
 
 use cli::{Cli, Command};
+use control::Ask;
 use exit::Error;
 use serde::Serialize;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
         Command::Sgx(command) => crate::sgx::main(command, cli.json),
         Command::Debug(command) => debug::main(command, cli.json),
+        Command::Pause(which) => control::main(which.vm, &Ask::Pause, cli.json),
+        Command::Resume(which) => control::main(which.vm, &Ask::Resume, cli.json),
         Command::Sizes => sizes::main(cli.json),
         Command::Doctor => doctor::main(cli.json),
         Command::Completions { shell } => docs::completions(*shell),

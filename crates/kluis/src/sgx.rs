@@ -9,7 +9,7 @@ use sgx::inspect::{self, EnclaveView, View};
 
 use crate::cli::SgxCommand;
 use crate::control::{self, Ask};
-use crate::exit::{self, Error};
+use crate::exit::Error;
 use crate::units;
 
 /// The EPC of a machine at one time.
@@ -140,6 +140,5 @@ fn of_enclave(enclave: &EnclaveView) -> String {
 /// There is no such machine.
 pub(crate) fn main(command: &SgxCommand, json: bool) -> Result<u8, Error> {
     let SgxCommand::Inspect { vm } = command;
-    control::print(&control::ask(*vm, &Ask::Inspect)?, json)?;
-    Ok(exit::OK)
+    control::main(*vm, &Ask::Inspect, json)
 }

@@ -1,5 +1,6 @@
 //! Quantities as people write them: memory, durations, disks.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,6 +60,41 @@ pub(crate) fn trace(text: &str) -> Result<Trace, String> {
         Some(("sgx", file)) if !file.is_empty() => Ok(Trace(Some(file.into()))),
         _ => Err("cannot be traced: write sgx, or sgx=FILE".into()),
     }
+}
+
+/// Where to serve a debugger, and whether the machine waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gdb {
+    /// The port.
+    pub(crate) address: SocketAddr,
+    /// Nothing is executed before a debugger has come.
+    pub(crate) waits: bool,
+}
+
+/// `ADDRESS:PORT` or `PORT` of this host, with `,nowait` and `,remote`: see [`Gdb`].
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn gdb(text: &str) -> Result<Gdb, String> {
+    let mut words = text.split(',');
+    let place = words.next().unwrap_or_default();
+    let (mut waits, mut remote) = (true, false);
+    for word in words {
+        match word {
+            "nowait" => waits = false,
+            "remote" => remote = true,
+            _ => return Err("is no port for gdb: write it as 127.0.0.1:1234 or 127.0.0.1:1234,nowait".into()),
+        }
+    }
+    let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = place.parse().or_else(|_| place.parse().map(here));
+    let address = address.map_err(|_| "is no port for gdb: write it as 127.0.0.1:1234".to_string())?;
+    if !address.ip().is_loopback() && !remote {
+        return Err(
+            "gives other hosts full control of the machine: use 127.0.0.1 and ssh -L, or add ,remote".into(),
+        );
+    }
+    Ok(Gdb { address, waits })
 }
 
 /// A duration from a number, of seconds or with a unit: `30`, `30s`, `500ms`,
@@ -271,6 +307,19 @@ mod tests {
         }
         for wrong in ["", "s", "0", "0s", "-1s", "5 weeks", "1e3s", "inf", "99999999999999999h", "NaN"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_debugger_is_of_this_host_unless_told_otherwise() {
+        let of = |text| gdb(text).map(|g| (g.address.to_string(), g.waits));
+        assert_eq!(of("127.0.0.1:1234"), Ok(("127.0.0.1:1234".into(), true)));
+        assert_eq!(of("1234,nowait"), Ok(("127.0.0.1:1234".into(), false)));
+        assert_eq!(of("[::1]:0"), Ok(("[::1]:0".into(), true)));
+        assert_eq!(of("0.0.0.0:1,remote,nowait"), Ok(("0.0.0.0:1".into(), false)));
+        assert!(of("0.0.0.0:1").unwrap_err().contains("full control"));
+        for wrong in ["", "x", "1234,now", "127.0.0.1", "99999", "localhost:1"] {
+            assert!(of(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use cpu::Engine;
+use cpu::debug::Stop;
 use cpu::shared::request;
 
 use crate::board::lock;
@@ -38,6 +39,7 @@ pub enum PauseError {
 }
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+type Tell = Box<dyn Fn() + Send>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -57,13 +59,22 @@ struct State {
     pauses: usize,
     /// Host threads that act on devices.
     working: usize,
+    /// Calls the debugger, if there is one.
+    debugger: Option<Tell>,
+    /// Processors that stopped for the debugger: all are held until it has come.
+    stops: Vec<(usize, Stop)>,
     seats: Vec<Seat>,
     over: bool,
 }
 
 impl State {
     fn holds(&self, id: usize) -> bool {
-        !self.over && (self.pauses > 0 || self.seats[id].held)
+        !self.over && (self.pauses > 0 || !self.stops.is_empty() || self.seats[id].held)
+    }
+
+    /// True if anybody is to stay.
+    fn closed(&self) -> bool {
+        self.pauses > 0 || !self.stops.is_empty() || self.seats.iter().any(|seat| seat.held)
     }
 
     /// A processor that still runs.
@@ -89,7 +100,7 @@ impl Gate {
         clock.set_stopped(0);
         let seat = |_| Seat { place: Place::Outside, held: false, job: None };
         let seats = (0..cpus.len()).map(seat).collect();
-        let state = State { pauses: 1, working: 0, seats, over: false };
+        let state = State { pauses: 1, working: 0, debugger: None, stops: Vec::new(), seats, over: false };
         let gate = Arc::new(Self {
             closed: AtomicBool::new(true),
             state: Mutex::new(state),
@@ -219,13 +230,58 @@ impl Gate {
         }
     }
 
+    /// Processor `id` stops for the debugger, and so do all others; false if
+    /// there is none.
+    pub(crate) fn stopped(&self, id: usize, stop: Stop) -> bool {
+        let mut state = lock(&self.state);
+        let Some(tell) = &state.debugger else { return false };
+        tell();
+        state.stops.push((id, stop));
+        self.closed.store(true, Ordering::SeqCst);
+        self.cpus.iter().for_each(|cpu| cpu.request(request::HOLD));
+        true
+    }
+
+    /// A debugger comes; `tell` is called when a processor has stopped for it.
+    pub(crate) fn attach(&self, tell: impl Fn() + Send + 'static) {
+        lock(&self.state).debugger = Some(Box::new(tell));
+    }
+
+    /// The debugger goes.
+    pub(crate) fn detach(&self) {
+        let mut state = lock(&self.state);
+        state.debugger = None;
+        state.stops.clear();
+        state.seats.iter_mut().for_each(|seat| seat.held = false);
+        self.closed.store(state.closed(), Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    /// The processors that stopped for the debugger, which has the machine paused:
+    /// they are not held for it any more.
+    pub(crate) fn take_stops(&self) -> Vec<(usize, Stop)> {
+        std::mem::take(&mut lock(&self.state).stops)
+    }
+
+    /// True if a processor has stopped for the debugger.
+    pub(crate) fn has_stops(&self) -> bool {
+        !lock(&self.state).stops.is_empty()
+    }
+
+    /// The processors that stay when the machine goes on.
+    pub(crate) fn hold(&self, held: impl Fn(usize) -> bool) {
+        for (id, seat) in lock(&self.state).seats.iter_mut().enumerate() {
+            seat.held = held(id);
+        }
+    }
+
     fn open(&self) {
         let mut state = lock(&self.state);
         state.pauses -= 1;
         if state.pauses > 0 {
             return;
         }
-        self.closed.store(state.seats.iter().any(|seat| seat.held), Ordering::SeqCst);
+        self.closed.store(state.closed(), Ordering::SeqCst);
         self.clock.go_on();
         self.changed.notify_all();
         drop(state);

@@ -12,6 +12,7 @@
 //! * `clock`: guest time; `timers`: the thread that ticks device timers
 //! * `vcpu`: the thread of a processor; `gate`: what holds it while the machine is paused
 //! * `running`: a machine that runs, as its owner sees it
+//! * [`gdb`]: a debugger from outside
 //! * `report`: a processor's state in words
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ mod drill;
 mod entry;
 mod epc;
 mod gate;
+pub mod gdb;
 mod interrupts;
 mod qemu;
 mod report;

@@ -323,6 +323,10 @@ impl Running {
         &self.memory
     }
 
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Asks all processors for attention.
     pub(crate) fn request_all(&self, bits: u32) {
         self.cpus.iter().for_each(|cpu| cpu.request(bits));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cpu::debug::Stop;
 use cpu::{Engine, Exit};
 
 use crate::clock::GuestClock;
@@ -22,6 +23,7 @@ pub(crate) fn run(
     stop: &AtomicBool,
 ) {
     let id = engine.cpu.id;
+    let mut told = false;
     loop {
         gate.pass(id, engine);
         if stop.load(Ordering::SeqCst) || !machine.is_on() {
@@ -34,8 +36,17 @@ pub(crate) fn run(
         }
         match exit {
             Exit::Budget => {}
-            Exit::Requested => continue,
+            Exit::Requested => {
+                if let Some(stop) = engine.cpu.take_stop() {
+                    gate.stopped(id, stop);
+                }
+                continue;
+            }
             Exit::Shutdown => {
+                // a debugger may look at it, once
+                if !std::mem::replace(&mut told, true) && gate.stopped(id, Stop::Shutdown) {
+                    continue;
+                }
                 machine.end(End::TripleFault(crate::report::state(&engine.cpu)));
                 break;
             }

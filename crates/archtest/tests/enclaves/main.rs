@@ -2,6 +2,7 @@
 //! resumed by guest code, with the real keys and the real cryptography. What
 //! Linux does not do with enclaves is judged here.
 
+mod debugger;
 mod launch;
 mod machine;
 mod notify;

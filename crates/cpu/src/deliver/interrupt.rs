@@ -117,7 +117,7 @@ impl Cpu {
     }
 
     /// CR8.
-    pub(crate) fn read_cr8(&self) -> u64 {
+    pub fn read_cr8(&self) -> u64 {
         u64::from(lock(&self.shared.apic).cr8())
     }
 

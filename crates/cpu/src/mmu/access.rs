@@ -410,6 +410,7 @@ impl Cpu {
 
     /// Data breakpoints (*SDM vol. 3B §17.2.4*): noted, delivered after the instruction.
     pub(crate) fn watch_data(&mut self, la: u64, n: u64, write: bool) {
+        self.debugger_sees(la, n, write);
         if self.s.dr7 & arch::regs::dr7::ENABLES == 0 || self.hides_breakpoint(la) {
             return;
         }

@@ -101,7 +101,9 @@ impl Cpu {
         };
         let tag = self.tlb.tag(la);
         let (addend, slow) = match host {
-            Some(host) => ((host as u64).wrapping_sub(la & PAGE_MASK), self.watched(la)),
+            Some(host) => {
+                ((host as u64).wrapping_sub(la & PAGE_MASK), self.watched(la) || self.debugger_watches(la))
+            }
             None => (0, true),
         };
         let mut entry = super::tlb::Entry { gpa, addend, read: tag | if slow { SLOW } else { 0 }, write: 0 };

@@ -141,6 +141,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         }
     };
     let control = Control::bind().map_err(unseen).ok();
+    let gdb = args.gdb.map(debugger).transpose()?;
 
     // Everything is open: the walls go up, which threads inherit.
     confine::files(&plan, control.as_ref(), args.quiet)?;
@@ -151,18 +152,26 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     if let Some(control) = &control {
         control.serve(running.clone()).unwrap_or_else(unseen);
     }
-    drop(standing);
+    match &gdb {
+        // it is dropped when the debugger lets the machine go on
+        Some((server, waits)) => {
+            let standing = waits.then_some(standing);
+            server.serve(running.clone(), standing).map_err(no_thread)?;
+        }
+        None => drop(standing),
+    }
     let mut run = Run {
         args,
         plan: &plan,
         running: running.clone(),
         _platform: platform,
         _control: control,
+        gdb: gdb.map(|(server, _)| server),
         console: console.clone(),
         console_out: console.outlet(),
         incoming: channels,
         // only now: what is refused is told in one line
-        front: Host::new(args.quiet, raw, &plan, start),
+        front: Host::new(args.quiet, raw, &plan, start, running.clone()),
         events,
         start,
         deadline: args.timeout.map(|t| start + t),
@@ -180,6 +189,16 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         again.tell();
     }
     Ok(code)
+}
+
+/// The port of a debugger, and whether the machine waits for it.
+fn debugger(gdb: units::Gdb) -> Result<(machine::gdb::Server, bool), Error> {
+    let fail = |e| Error::bad(format!("--gdb {}: {e}; choose another port", gdb.address));
+    let server = machine::gdb::Server::bind(gdb.address).map_err(fail)?;
+    let address = server.address().map_err(fail)?;
+    let stands = if gdb.waits { "the machine waits for" } else { "the machine can be debugged by" };
+    eprintln!("kluis: {stands} gdb at {address}, which has full control of it");
+    Ok((server, gdb.waits))
 }
 
 /// The kernel and initial RAM disk to boot; makes the default image if they
@@ -284,17 +303,18 @@ struct Host {
     raw: Option<Raw>,
     progress: Option<Progress>,
     start_input: Option<StartInput>,
+    running: Arc<Running>,
 }
 
 impl Host {
-    fn new(quiet: bool, wants_raw: bool, plan: &Plan, start: Instant) -> Self {
+    fn new(quiet: bool, wants_raw: bool, plan: &Plan, start: Instant, running: Arc<Running>) -> Self {
         let progress = (!quiet && matches!(plan.access, Access::Agent { .. })).then(|| {
             let name = plan.size.map(|s| format!("{}, ", s.name)).unwrap_or_default();
             let cpus =
                 if plan.cpus == 1 { "1 processor".into() } else { format!("{} processors", plan.cpus) };
             Progress::begin(&format!("{name}{cpus}, {}", units::bytes(plan.memory)), start)
         });
-        Self { quiet, wants_raw, raw: None, progress, start_input: None }
+        Self { quiet, wants_raw, raw: None, progress, start_input: None, running }
     }
 
     /// Gives the terminal back and takes progress away.
@@ -335,8 +355,11 @@ impl Front for Host {
     }
 
     fn suspend(&mut self) {
-        if let Some(raw) = &self.raw {
-            raw.suspend();
+        // the guest's time stops with ours; a machine that cannot be paused jumps ahead
+        let _paused = self.running.pause();
+        match &self.raw {
+            Some(raw) => raw.suspend(),
+            None => terminal::stop_process(),
         }
     }
 }
@@ -364,6 +387,7 @@ struct Run<'a> {
     _platform: Platform,
     /// Other commands find it while it runs.
     _control: Option<Control>,
+    gdb: Option<machine::gdb::Server>,
     console: Console,
     console_out: Option<Outlet>,
     incoming: Incoming,
@@ -420,13 +444,24 @@ impl Run<'_> {
         let mut session = Session::new(&channels, &mut self.front, exec.to_vec(), tty);
         let end = session.run(&self.events, self.deadline);
         self.times = session.times();
-        if matches!(end, End::Command(_)) && self.plan.keeps_data() {
-            session.shut_down();
-            if !wait_for_power_off(&self.events) {
-                self.front.note("the guest did not power off: its disks may lack what was written last");
+        let ready = self.times.0.is_some();
+        if self.plan.keeps_data() && matches!(end, End::Command(_) | End::TimedOut | End::Signal(_)) {
+            if ready {
+                session.shut_down();
+            } else {
+                self.running.power_button();
             }
+            self.await_power_off();
         }
         Ok(end)
+    }
+
+    /// Gives a guest that was asked to power off the time to write out its disks.
+    fn await_power_off(&mut self) {
+        self.front.note("waiting for the guest to power off; Ctrl-C or a signal stops it at once");
+        if !wait_for_power_off(&self.events) {
+            self.front.note("the guest did not power off: its disks may lack what was written last");
+        }
     }
 
     fn on_serial_port(&mut self, events: Sender<Event>) -> Result<End, Error> {
@@ -436,6 +471,15 @@ impl Run<'_> {
             streams::spawn_reader(own(rustix::stdio::stdin())?, port, escape, events).map_err(no_thread)
         }));
         self.front.ready()?;
+        let end = self.serve_serial_port()?;
+        if self.plan.keeps_data() && matches!(end, End::TimedOut | End::Signal(_)) {
+            self.running.power_button();
+            self.await_power_off();
+        }
+        Ok(end)
+    }
+
+    fn serve_serial_port(&mut self) -> Result<End, Error> {
         loop {
             let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let event = match left {
@@ -470,6 +514,9 @@ impl Run<'_> {
             outlet.close();
         }
         self.running.stop();
+        if let Some(gdb) = &self.gdb {
+            gdb.finish();
+        }
         self.incoming.stdout.end();
         self.incoming.stderr.end();
         let stopped = Instant::now();

@@ -16,9 +16,9 @@ use std::thread;
 /// The host refuses.
 pub(crate) fn watch(terminal: bool, events: Sender<Event>) -> Result<(), Error> {
     let ignored = ignored();
-    let mut wanted = vec![SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
+    let mut wanted = vec![SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP];
     if terminal {
-        wanted.extend([SIGWINCH, SIGTSTP]);
+        wanted.push(SIGWINCH);
     }
     wanted.retain(|signal| ignored >> (signal - 1) & 1 == 0);
     let fail = |e| Error::failed(format!("cannot watch for signals: {e}"));

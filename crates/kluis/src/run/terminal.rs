@@ -43,9 +43,14 @@ impl Raw {
     /// Stops this process as Ctrl-Z does, the terminal given back meanwhile.
     pub(crate) fn suspend(&self) {
         give_back();
-        let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
+        stop_process();
         let _ = make_raw();
     }
+}
+
+/// Stops this process as Ctrl-Z does; comes back when it is told to go on.
+pub(super) fn stop_process() {
+    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
 }
 
 impl Drop for Raw {
