@@ -8,7 +8,7 @@ use rustix::termios::Winsize;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -92,7 +92,8 @@ pub fn exit_status(status: WaitStatus) -> ExitStatus {
 /// # Errors
 /// [`NotStarted`], also when the guest is out of processes or descriptors.
 pub fn start(exec: &Exec) -> Result<Child, NotStarted> {
-    let shell = [b"/bin/sh".to_vec(), b"-l".to_vec()];
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let shell = [shell.into_vec(), b"-l".to_vec()];
     let argv = if exec.argv.is_empty() { &shell[..] } else { &exec.argv[..] };
     let name = String::from_utf8_lossy(&argv[0]).into_owned();
     let mut command = Command::new(OsStr::from_bytes(&argv[0]));

@@ -1,6 +1,6 @@
 //! Without a host to talk to: one command, or a shell, on the console.
 
-use crate::log;
+use crate::{cmdline, log};
 use agent_proto::ExitStatus;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::WaitOptions;
@@ -13,9 +13,7 @@ use std::process::Command;
 /// interactive shell, on the console, and prints its exit code as
 /// `kluis-exit: N` on a line of its own (128 + N for signal N, as shells do).
 pub fn run() {
-    let words = fs::read("/proc/cmdline").unwrap_or_default();
-    let command = command_of(&String::from_utf8_lossy(&words));
-    let code = match execute(command.as_deref()) {
+    let code = match execute(cmdline::value("kluis.exec").as_deref()) {
         Ok(ExitStatus::Code(code)) => i32::from(code),
         Ok(ExitStatus::Signal(signal)) => 128 + i32::from(signal),
         Err(e) => {
@@ -63,40 +61,5 @@ fn execute(command: Option<&str>) -> std::io::Result<ExitStatus> {
         if pid.as_raw_nonzero().get().unsigned_abs() == child.id() {
             return Ok(crate::child::exit_status(status));
         }
-    }
-}
-
-/// The value of `kluis.exec=`. Double quotes hold blanks together, around the
-/// value or the whole word, as the kernel's own parser has it
-/// (*Documentation/admin-guide/kernel-parameters.rst*).
-fn command_of(cmdline: &str) -> Option<String> {
-    let mut quoted = false;
-    cmdline
-        .trim_end()
-        .split(|c: char| {
-            quoted ^= c == '"';
-            c.is_ascii_whitespace() && !quoted
-        })
-        .find_map(|word| {
-            let whole = word.strip_prefix('"').and_then(|w| w.strip_suffix('"'));
-            let value = whole.unwrap_or(word).strip_prefix("kluis.exec=")?;
-            let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-            Some(inner.unwrap_or(value).to_owned())
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::command_of;
-
-    #[test]
-    fn command_is_found_in_any_quoting() {
-        let of = |s: &str| command_of(s);
-        assert_eq!(of("console=ttyS0 quiet"), None);
-        assert_eq!(of("a kluis.exec=uname b\n").as_deref(), Some("uname"));
-        assert_eq!(of("a kluis.exec=\"uname -a; exit 7\" b").as_deref(), Some("uname -a; exit 7"));
-        assert_eq!(of("\"kluis.exec=uname -a\" b").as_deref(), Some("uname -a"));
-        assert_eq!(of("x=\"a kluis.exec=no\" kluis.exec='q'").as_deref(), Some("'q'"));
-        assert_eq!(of("kluis.exec=\"unfinished business").as_deref(), Some("\"unfinished business"));
     }
 }

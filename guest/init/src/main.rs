@@ -1,12 +1,40 @@
-//! Process 1 of Kluis's default guest. See the library for what it does.
+//! Process 1 of Kluis's default guest, and the agent of guests with an init of
+//! their own. See the library for what it does.
 
-use kluis_init::{agent::Agent, console, log, ports, power, setup};
+use kluis_init::{agent::Agent, cmdline, console, log, ports, power, root, setup};
+use std::process::ExitCode;
 
-fn main() {
-    if std::process::id() != 1 {
-        eprintln!("kluis-init is the first process of a Kluis guest; it does nothing elsewhere");
-        std::process::exit(2);
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init();
     }
+    if std::env::args().nth(1).as_deref() == Some("agent") {
+        return service();
+    }
+    eprintln!("kluis-init is the first process of a Kluis guest; it does nothing elsewhere");
+    ExitCode::from(2)
+}
+
+/// The agent under another init.
+fn service() -> ExitCode {
+    setup::environment();
+    match ports::open() {
+        Ok(Some(ports)) => {
+            log::notice("ready");
+            Agent::new(ports, false).run();
+            power::ask_off();
+            ExitCode::SUCCESS
+        }
+        // a machine without them has no use for an agent
+        Ok(None) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error(format!("cannot reach the host: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init() -> ! {
     std::panic::set_hook(Box::new(|info| {
         // a dead process 1 is a kernel panic; this says more
         log::error(format!("internal error: {info}"));
@@ -15,9 +43,14 @@ fn main() {
     setup::file_systems();
     // the moment that boot times are measured to
     log::notice("started");
-    setup::identity();
-    setup::loopback();
+    setup::host_name();
+    setup::environment();
     setup::modules();
+    if let Some(device) = cmdline::value("kluis.root") {
+        log::error(format!("cannot start the system on disk: {}", root::switch(&device)));
+        power::off();
+    }
+    setup::loopback();
     match ports::open() {
         Ok(Some(ports)) => {
             log::notice("ready");

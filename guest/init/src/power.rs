@@ -31,6 +31,14 @@ pub fn off() -> ! {
     }
 }
 
+/// Asks the init that runs the system to end it as its `poweroff` does.
+pub fn ask_off() {
+    let status = std::process::Command::new("/sbin/poweroff").status();
+    if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        log::error(format!("poweroff failed: {status:?}"));
+    }
+}
+
 /// Unmounts what is mounted from a device, last mounted first.
 fn unmount_disks() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();

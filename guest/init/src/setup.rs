@@ -57,24 +57,36 @@ pub fn file_systems() {
     }
 }
 
-/// Sets the host name and this process's environment, which every command
-/// inherits.
-pub fn identity() {
+/// Names the machine.
+pub fn host_name() {
     if let Err(e) = rustix::system::sethostname(b"kluis") {
         log::error(format!("cannot set the host name: {e}"));
     }
+}
+
+/// Sets this process's environment, which every command inherits. The caller
+/// has one thread.
+pub fn environment() {
     let _ = std::env::set_current_dir("/");
+    let shell = login_shell(&fs::read_to_string("/etc/passwd").unwrap_or_default());
     for (name, value) in [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("USER", "root"),
         ("LOGNAME", "root"),
-        ("SHELL", "/bin/sh"),
+        ("SHELL", shell.as_str()),
         ("TERM", "linux"),
     ] {
         // SAFETY: this process has one thread.
         unsafe { std::env::set_var(name, value) };
     }
+}
+
+/// Root's shell (*passwd(5)*).
+fn login_shell(passwd: &str) -> String {
+    let root = passwd.lines().find(|line| line.split(':').nth(2) == Some("0"));
+    let shell = root.and_then(|line| line.split(':').nth(6)).filter(|shell| shell.starts_with('/'));
+    shell.unwrap_or("/bin/sh").to_owned()
 }
 
 /// Brings the loopback interface up. Quietly does nothing in a kernel without
@@ -151,6 +163,18 @@ fn load_list(list: &str) {
             // the driver is there and says that its hardware is not
             Err(Errno::NODEV) => {}
             Err(e) => log::error(format!("cannot load the module {path}: {e}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn login_shell_is_roots() {
+        let passwd = "x:x:1:1::/:/bin/x\nroot:x:0:0:root:/root:/bin/bash\n";
+        assert_eq!(super::login_shell(passwd), "/bin/bash");
+        for odd in ["", "root:x:0:0\n", "root:x:0:0:root:/root:\n"] {
+            assert_eq!(super::login_shell(odd), "/bin/sh");
         }
     }
 }
