@@ -1,8 +1,10 @@
 //! Files and streams: kernels and multiboot images for [`boot`], Debian packages for
-//! [`image`], the agent's frames.
+//! [`image`], overlays of disks, the agent's frames.
 
 use agent_proto::{Decoder, Exec, ExitStatus, ToGuest, ToHost, Tty};
-use std::io::Write;
+use devices::virtio::blk::BlockBackend;
+use devices::virtio::overlay::OverlayBackend;
+use std::io::{Read, Seek, Write};
 use vm_memory::GuestAddress;
 
 type Memory = vm_memory::GuestMemoryMmap<()>;
@@ -67,9 +69,53 @@ pub fn multiboot_image(data: &[u8]) {
 
 /// The image builder on any package file.
 pub fn deb_image(data: &[u8]) {
-    if let Err(error) = image::fuzz_package(data) {
-        let _ = error.to_string();
+    for made in [image::fuzz_package(data), image::debian::fuzz_tree(data)] {
+        if let Err(error) = made {
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
     }
+}
+
+/// Length of the disk under [`disk_overlay`].
+const DISK: usize = 11 * 4096 + 512;
+
+/// A file as the overlay of a disk: once it is open, what is written reads back,
+/// also when it is opened anew.
+pub fn disk_overlay(data: &[u8]) {
+    let Ok(mut file) = tempfile::tempfile() else { return };
+    file.write_all(data).expect("a file of a few kilobytes");
+    let open = || {
+        let file = file.try_clone().expect("another handle");
+        OverlayBackend::new(vec![1u8; DISK], &[3; 32], file, true)
+    };
+    let mut disk = match open() {
+        Ok(disk) => disk,
+        Err(error) => return assert!(!error.to_string().contains('\n'), "{error}"),
+    };
+    let seed = data.iter().fold(0usize, |a, b| a.wrapping_mul(31).wrapping_add(usize::from(*b)));
+    let (at, len) = (seed % DISK, seed / DISK % (DISK - seed % DISK));
+    disk.write_at(at as u64, &vec![7; len]).expect("a write on the disk");
+    assert!(disk.write_at(DISK as u64, &[7]).is_err());
+    disk.flush().expect("a flush");
+    let mut back = vec![0; len];
+    open().expect("it was open").read_at(at as u64, &mut back).expect("a read on the disk");
+    assert!(back.iter().all(|&b| b == 7));
+}
+
+/// Overlays with some blocks.
+pub fn overlays() -> Vec<Vec<u8>> {
+    let made = |blocks: &[u64]| -> std::io::Result<Vec<u8>> {
+        let mut file = tempfile::tempfile()?;
+        let mut disk = OverlayBackend::new(vec![1u8; DISK], &[3; 32], file.try_clone()?, true)
+            .map_err(std::io::Error::other)?;
+        blocks.iter().try_for_each(|block| disk.write_at(block * 4096, &[9; 512]))?;
+        disk.flush()?;
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    [&[][..], &[0, 10], &[3, 4, 5, 11]].into_iter().filter_map(|blocks| made(blocks).ok()).collect()
 }
 
 /// Both directions of the agent's protocol; the first byte says in which

@@ -8,8 +8,9 @@
 //!
 //! * [`code`]: machine code on a processor
 //! * [`device`]: register accesses, rings and host events on devices
-//! * [`files`]: kernels, multiboot images, Debian packages, the agent's frames
 //! * [`share`]: FUSE requests on a shared folder
+//! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
+//!   frames
 //! * [`input`], [`mutate`]: reading and making inputs
 #![forbid(unsafe_code)]
 
@@ -54,6 +55,13 @@ pub const TARGETS: &[Target] = &[
         max_len: 4096,
     },
     Target { name: "deb_image", run: files::deb_image, seeds: files::packages, cases: 10_000, max_len: 4096 },
+    Target {
+        name: "disk_overlay",
+        run: files::disk_overlay,
+        seeds: files::overlays,
+        cases: 2000,
+        max_len: 8192,
+    },
     Target {
         name: "agent_frames",
         run: files::agent_frames,

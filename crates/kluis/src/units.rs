@@ -133,7 +133,7 @@ pub(crate) fn disk(text: &str) -> Result<machine::Disk, String> {
     };
     match path {
         "" => Err("names no file: write it as FILE or FILE,ro".into()),
-        path => Ok(machine::Disk { path: PathBuf::from(path), read_only }),
+        path => Ok(machine::Disk { path: PathBuf::from(path), read_only, overlay: None }),
     }
 }
 

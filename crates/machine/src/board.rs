@@ -22,14 +22,15 @@ use devices::port92::Port92;
 use devices::qemu::ExitSink;
 use devices::rtc::Rtc;
 use devices::serial::Serial;
-use devices::virtio::blk::FileBackend;
+use devices::virtio::blk::{BlockBackend, FileBackend};
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
+use devices::virtio::overlay::OverlayBackend;
 use devices::virtio::{BAR, BAR_LEN, Block, Entropy, VirtioDevice, VirtioPci};
 use devices::{Clock, Device, IrqLine, PowerSink};
 use mem::DmaBus;
 
 use crate::clock::GuestClock;
-use crate::config::{Disk, MachineError};
+use crate::config::{Disk, MachineError, Place};
 use crate::gate::Gate;
 use crate::interrupts::{ExtInt, ToApics};
 use crate::qemu::{OLD_PM1_CONTROL, QemuDevices, Wanted};
@@ -478,9 +479,33 @@ impl Slots<'_> {
     }
 }
 
+/// Opens a disk, and its overlay if it has one.
+fn open_disk(disk: &Disk) -> Result<Box<dyn BlockBackend>, MachineError> {
+    let Some(overlay) = &disk.overlay else { return Ok(Box::new(open_image(disk)?)) };
+    let base = open_image(&Disk { read_only: true, ..disk.clone() })?;
+    let (path, kept) = match &overlay.place {
+        Place::Kept(path) => (path, true),
+        Place::Passing(folder) => (folder, false),
+    };
+    let fail = |reason: String| MachineError::Disk { path: path.clone(), reason };
+    let file = if kept {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|e| fail(format!("cannot open: {e}; check the path")))?;
+        if file.try_lock().is_err() {
+            return Err(fail("is in use by another machine; stop that one, or use a copy".into()));
+        }
+        file
+    } else {
+        tempfile::tempfile_in(path)
+            .map_err(|e| fail(format!("cannot hold what the machine writes: {e}; check its folder")))?
+    };
+    let backend = OverlayBackend::new(base, &overlay.base, file, kept).map_err(|e| fail(e.to_string()))?;
+    Ok(Box::new(backend))
+}
+
 /// Opens a disk image: a regular file or block device of whole sectors,
 /// locked against other users.
-fn open_disk(disk: &Disk) -> Result<FileBackend, MachineError> {
+fn open_image(disk: &Disk) -> Result<FileBackend, MachineError> {
     let fail = |reason: String| MachineError::Disk { path: disk.path.clone(), reason };
     let file = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path).map_err(|e| {
         fail(format!("cannot open: {e}; check the path, or add `,ro` if it may only be read"))

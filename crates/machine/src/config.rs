@@ -26,6 +26,8 @@ pub struct Config {
     pub initrd: Option<PathBuf>,
     /// Modules of a multiboot image.
     pub modules: Vec<Module>,
+    /// Put behind the initial RAM disk: one more archive, or nothing.
+    pub initrd_more: Vec<u8>,
     /// Kernel command line.
     pub cmdline: String,
     /// Block devices, in order: `/dev/vda`, `/dev/vdb` …
@@ -70,6 +72,26 @@ pub struct Disk {
     pub path: PathBuf,
     /// The guest may not write.
     pub read_only: bool,
+    /// Where what the guest writes goes, instead of into the file.
+    pub overlay: Option<Overlay>,
+}
+
+/// What is written to a disk, apart from it.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    /// Tells the disk from every other, and from itself after a change.
+    pub base: [u8; 32],
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where an overlay is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this file, made if it is not there, and kept.
+    Kept(PathBuf),
+    /// In a file without a name in this folder, gone when the machine ends.
+    Passing(PathBuf),
 }
 
 /// Least RAM a machine starts with.

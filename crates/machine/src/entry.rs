@@ -23,7 +23,10 @@ impl Entry {
     pub(crate) fn load(config: &Config, mem: &impl GuestMemory, layout: &Layout) -> Result<Self, BootError> {
         let kernel = boot::read_kernel(&config.kernel)?;
         if !multiboot::is_image(&kernel) {
-            let initrd = config.initrd.as_deref().map(boot::read_initrd).transpose()?;
+            let mut initrd = config.initrd.as_deref().map(boot::read_initrd).transpose()?;
+            if let Some(initrd) = &mut initrd {
+                initrd.extend_from_slice(&config.initrd_more);
+            }
             return boot::load(mem, &kernel, initrd.as_deref(), &config.cmdline, layout).map(Entry::Linux);
         }
         let files = config.modules.iter().map(|m| boot::read_module(&m.path));

@@ -33,7 +33,7 @@ mod timers;
 mod vcpu;
 mod vsock;
 
-pub use config::{Config, Disk, Epc, MachineError, Module};
+pub use config::{Config, Disk, Epc, MachineError, Module, Overlay, Place};
 pub use drill::{DrillError, MAX_BUS_BYTES};
 pub use gate::{PauseError, Paused};
 pub use running::{Outcome, Prepared, Running, prepare};

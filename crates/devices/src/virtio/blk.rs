@@ -69,6 +69,24 @@ pub trait BlockBackend: Send {
     fn flush(&mut self) -> io::Result<()>;
 }
 
+impl BlockBackend for Box<dyn BlockBackend> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+    fn read_only(&self) -> bool {
+        (**self).read_only()
+    }
+    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, data)
+    }
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        (**self).write_at(offset, data)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
+}
+
 /// A raw image file or a host block device.
 #[derive(Debug)]
 pub struct FileBackend {

@@ -16,6 +16,7 @@
 pub mod blk;
 pub mod console;
 pub mod fs;
+pub mod overlay;
 mod pci;
 mod queue;
 pub mod rng;

@@ -61,6 +61,7 @@ impl Kernel {
             kernel: self.0.clone(),
             initrd: None,
             modules: Vec::new(),
+            initrd_more: Vec::new(),
             cmdline: String::new(),
             disks: Vec::new(),
             shares: Vec::new(),
