@@ -18,8 +18,9 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const BUSYBOX: &str = "busybox-static";
 /// How old the system's package lists may be before we fetch our own.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How much of apt's messages is kept, in bytes.
-const MAX_MESSAGES: u64 = 64 << 10;
+/// How much of apt's messages is kept, in bytes: descriptions of a few hundred
+/// packages, with room.
+const MAX_MESSAGES: u64 = 4 << 20;
 
 /// Whose package lists are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,49 @@ impl<'a> Apt<'a> {
         }
     }
 
+    /// These packages and whatever they depend on, as apt would install them into
+    /// an empty system.
+    pub(crate) fn closure(&self, wanted: &[&str]) -> Result<Vec<PackageRecord>, ImageError> {
+        let nothing = self.dir.join("empty");
+        fs::write(&nothing, "").map_err(ImageError::io("write", &nothing))?;
+        let mut status = std::ffi::OsString::from("Dir::State::status=");
+        status.push(&nothing);
+        let mut command = self.command("apt-get");
+        command.arg("-o").arg(status);
+        command.args(["-qq", "--no-install-recommends", "--simulate", "install"]).args(wanted);
+        let (done, text, messages) = run(&mut command, "apt-get", |()| ())?;
+        if !done.success() {
+            return Err(failure("apt-get --simulate install", &messages));
+        }
+        let chosen: Vec<String> = text.lines().filter_map(installed).collect();
+        let mut command = self.command("apt-cache");
+        command.arg("show").args(&chosen);
+        let (_, text, messages) = run(&mut command, "apt-cache", |()| ())?;
+        let records: Vec<PackageRecord> =
+            text.split("\n\n").filter_map(|p| Some(record(package_of(p)?, parse(p)?))).collect();
+        if chosen.is_empty() || records.len() != chosen.len() {
+            return Err(failure("apt-cache show", &messages));
+        }
+        Ok(records)
+    }
+
+    /// Fetches these packages' files into `folder`, which is its own. What an
+    /// interrupted run left there is continued. The contents are not checked
+    /// here.
+    pub(crate) fn download_all(&self, packages: &[&PackageRecord], folder: &Path) -> Result<(), ImageError> {
+        fs::create_dir_all(folder).map_err(ImageError::io("create", folder))?;
+        let total = packages.iter().map(|p| p.size).fold(0, u64::saturating_add);
+        let step = self.progress.bytes(&format!("Fetching {} packages", packages.len()), total);
+        let mut command = self.command("apt-get");
+        command.args(["-q", "download"]).current_dir(folder);
+        command.args(packages.iter().map(|p| format!("{}={}", p.name, p.version)));
+        let (status, _, messages) = run(&mut command, "apt-get", |()| {
+            let files = fs::read_dir(folder).into_iter().flatten().flatten();
+            step.at(files.filter_map(|f| Some(f.metadata().ok()?.len())).sum());
+        })?;
+        if status.success() { Ok(()) } else { Err(failure("apt-get download", &messages)) }
+    }
+
     fn knows_packages(&self) -> Result<bool, ImageError> {
         Ok(self.show(KERNEL)?.is_some() && self.show(BUSYBOX)?.is_some())
     }
@@ -207,6 +251,18 @@ fn parse(text: &str) -> Option<Stanza> {
         size: field("Size")?.parse().ok()?,
         depends: field("Depends").unwrap_or_default().to_owned(),
     })
+}
+
+/// The name that a paragraph of `apt-cache show` describes.
+fn package_of(paragraph: &str) -> Option<&str> {
+    paragraph.lines().find_map(|line| line.strip_prefix("Package: ")).map(str::trim)
+}
+
+/// `NAME=VERSION` of a line that says what `apt-get --simulate` would install:
+/// `Inst NAME (VERSION ORIGIN [ARCHITECTURE]) …`.
+fn installed(line: &str) -> Option<String> {
+    let mut words = line.strip_prefix("Inst ")?.split_whitespace();
+    Some(format!("{}={}", words.next()?, words.next()?.strip_prefix('(')?))
 }
 
 fn deb_in(folder: &Path) -> Option<PathBuf> {
@@ -306,6 +362,15 @@ mod tests {
         assert_eq!(kernel_of(&s.depends), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(kernel_of("a, linux-image-x-dbg (= 1), linux-image-y | z"), Some("linux-image-y"));
         assert_eq!(kernel_of(""), None);
+    }
+
+    #[test]
+    fn simulated_installation_is_read() {
+        let line = "Inst libc6 (2.36-9 Debian:12.15/oldstable [amd64]) []";
+        assert_eq!(installed(line).as_deref(), Some("libc6=2.36-9"));
+        assert_eq!(installed("Conf libc6 (2.36-9 Debian [amd64])"), None);
+        assert_eq!(installed("Inst x"), None);
+        assert_eq!(package_of(SHOW), Some("linux-image-cloud-amd64"));
     }
 
     #[test]

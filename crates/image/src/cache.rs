@@ -8,6 +8,7 @@
 //!   debs/HASH.deb    packages, checked
 //!   packages.json    the packages that are current
 //!   images/ID/       vmlinuz, initrd.cpio, manifest.json
+//!   debian/          the other image (`debian`)
 //! ```
 //!
 //! Whatever has its final name is whole: it was written elsewhere and renamed.
@@ -45,6 +46,16 @@ pub struct Options {
     pub quiet: bool,
 }
 
+/// The images there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Name {
+    /// A kernel and a small userland in memory.
+    #[default]
+    Default,
+    /// A whole Debian on a disk.
+    Debian,
+}
+
 /// A guest image on disk, checked to be whole.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -64,7 +75,7 @@ pub struct Image {
 /// [`ImageError`] names cause and remedy; the cache is then as it was.
 pub fn build(options: &Options) -> Result<Image, ImageError> {
     let cache = Cache::open(options)?;
-    let _lock = cache.lock()?;
+    let _lock = cache.lock(&cache.root)?;
     cache.build()
 }
 
@@ -79,7 +90,7 @@ pub fn ensure(options: &Options) -> Result<Image, ImageError> {
     if let Some(image) = cache.current() {
         return Ok(image);
     }
-    let _lock = cache.lock()?;
+    let _lock = cache.lock(&cache.root)?;
     // somebody else may have made it meanwhile
     if let Some(image) = cache.current() {
         return Ok(image);
@@ -90,14 +101,14 @@ pub fn ensure(options: &Options) -> Result<Image, ImageError> {
     }
 }
 
-struct Cache {
-    root: PathBuf,
-    progress: Progress,
-    init_sha256: String,
+pub(crate) struct Cache {
+    pub(crate) root: PathBuf,
+    pub(crate) progress: Progress,
+    pub(crate) init_sha256: String,
 }
 
 impl Cache {
-    fn open(options: &Options) -> Result<Self, ImageError> {
+    pub(crate) fn open(options: &Options) -> Result<Self, ImageError> {
         let root = match &options.cache_dir {
             Some(dir) => dir.clone(),
             None => default_folder()?,
@@ -108,10 +119,11 @@ impl Cache {
         Ok(Self { root, progress: Progress::new(options.quiet), init_sha256: hash::of_bytes(INIT) })
     }
 
-    /// Waits until nobody else is building; the file's lock ends with the
-    /// process, however that ends.
-    fn lock(&self) -> Result<File, ImageError> {
-        let path = self.root.join("lock");
+    /// Waits until nobody else is building in this folder; the file's lock ends
+    /// with the process, however that ends.
+    pub(crate) fn lock(&self, folder: &Path) -> Result<File, ImageError> {
+        fs::create_dir_all(folder).map_err(ImageError::io("create", folder))?;
+        let path = folder.join("lock");
         let file = File::create(&path).map_err(ImageError::io("create", &path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -185,7 +197,7 @@ impl Cache {
         packages.iter().try_for_each(|p| self.fetch(apt, p))
     }
 
-    fn deb(&self, package: &PackageRecord) -> PathBuf {
+    pub(crate) fn deb(&self, package: &PackageRecord) -> PathBuf {
         self.root.join("debs").join(format!("{}.deb", package.sha256))
     }
 
@@ -194,7 +206,7 @@ impl Cache {
         hash::of_file(&self.deb(package)).is_ok_and(|h| h == package.sha256)
     }
 
-    fn fetch(&self, apt: &Apt<'_>, package: &PackageRecord) -> Result<(), ImageError> {
+    pub(crate) fn fetch(&self, apt: &Apt<'_>, package: &PackageRecord) -> Result<(), ImageError> {
         if self.has(package) {
             return Ok(());
         }
@@ -262,7 +274,7 @@ impl Cache {
         let [kernel_package, busybox_package] = packages;
         let kernel = kernel::read(&self.deb(kernel_package))?;
         let busybox = rootfs::read_busybox(&self.deb(busybox_package))?;
-        let initrd = rootfs::pack(&kernel, busybox, INIT)?;
+        let initrd = rootfs::pack(&kernel, Some(busybox), INIT)?;
         let store = |name: &str, data: &[u8]| -> Result<FileRecord, ImageError> {
             write_synced(&dir.join(name), data)?;
             Ok(FileRecord { name: name.to_owned(), sha256: hash::of_bytes(data), size: data.len() as u64 })
@@ -308,6 +320,33 @@ impl Cache {
     }
 }
 
+/// Removes all images of this kind, and what was kept to make them. Machines that
+/// run are not disturbed; overlays on them cannot be used any more.
+///
+/// # Errors
+/// The cache cannot be used.
+pub fn remove_all(options: &Options, name: Name) -> Result<(), ImageError> {
+    let cache = Cache::open(options)?;
+    match name {
+        Name::Default => {
+            let _lock = cache.lock(&cache.root)?;
+            let list = cache.root.join("packages.json");
+            match fs::remove_file(&list) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ImageError::io("remove", &list)(e));
+                }
+                _ => {}
+            }
+            ["images", "debs"].iter().try_for_each(|folder| remove(&cache.root.join(folder)))
+        }
+        Name::Debian => {
+            let folder = cache.root.join("debian");
+            let _lock = cache.lock(&folder)?;
+            remove(&folder)
+        }
+    }
+}
+
 /// `kluis` in the user's cache folder (*XDG Base Directory Specification*:
 /// relative paths are ignored).
 fn default_folder() -> Result<PathBuf, ImageError> {
@@ -318,21 +357,21 @@ fn default_folder() -> Result<PathBuf, ImageError> {
     Ok(base.join("kluis"))
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     if fs::metadata(path).ok()?.len() > MAX_JSON {
         return None;
     }
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ImageError> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|e| ImageError::format("the image's description", e.to_string()))?;
     text.push(b'\n');
     Ok(text)
 }
 
-fn write_synced(path: &Path, data: &[u8]) -> Result<(), ImageError> {
+pub(crate) fn write_synced(path: &Path, data: &[u8]) -> Result<(), ImageError> {
     File::create(path)
         .and_then(|mut file| {
             file.write_all(data)?;
@@ -341,7 +380,7 @@ fn write_synced(path: &Path, data: &[u8]) -> Result<(), ImageError> {
         .map_err(ImageError::io("write", path))
 }
 
-fn write_atomically(dir: &Path, name: &str, data: &[u8]) -> Result<(), ImageError> {
+pub(crate) fn write_atomically(dir: &Path, name: &str, data: &[u8]) -> Result<(), ImageError> {
     let new = dir.join(format!("{name}.new"));
     let target = dir.join(name);
     write_synced(&new, data)?;
@@ -349,11 +388,11 @@ fn write_atomically(dir: &Path, name: &str, data: &[u8]) -> Result<(), ImageErro
     sync_folder(dir)
 }
 
-fn sync_folder(dir: &Path) -> Result<(), ImageError> {
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), ImageError> {
     File::open(dir).and_then(|f| f.sync_all()).map_err(ImageError::io("write", dir))
 }
 
-fn remove(dir: &Path) -> Result<(), ImageError> {
+pub(crate) fn remove(dir: &Path) -> Result<(), ImageError> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ImageError::io("remove", dir)(e)),
         _ => Ok(()),

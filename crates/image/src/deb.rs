@@ -17,6 +17,25 @@ pub(crate) fn label(deb: &Path) -> String {
     deb.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Which of a package's two archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Description and maintainer scripts.
+    Control,
+    /// The file tree.
+    Data,
+}
+
+impl Part {
+    /// Its member's name, without the suffix of the compression.
+    fn member(self) -> &'static str {
+        match self {
+            Self::Control => "control.tar",
+            Self::Data => "data.tar",
+        }
+    }
+}
+
 /// Calls `visit` for every regular file of a package, with its path (without
 /// the leading `./`), length and contents. `visit` may leave contents unread.
 /// `label` names the package in messages.
@@ -25,14 +44,33 @@ pub(crate) fn for_each_file(
     label: &str,
     mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
+    for_each_entry(deb, label, Part::Data, |path, header, _, data| {
+        if header.entry_type().is_file() {
+            let size = header.size().map_err(|e| ImageError::format(path, e.to_string()))?;
+            visit(path, size, data)
+        } else {
+            Ok(())
+        }
+    })
+}
+
+/// Calls `visit` for every entry of one of a package's archives, with its path
+/// (without the leading `./`), header, the target if it is a link, and contents.
+/// Entries whose names are not UTF-8 are passed over.
+pub(crate) fn for_each_entry(
+    deb: impl Read + Seek,
+    label: &str,
+    part: Part,
+    mut visit: impl FnMut(&str, &tar::Header, Option<&str>, &mut dyn Read) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
     let bad = |why: String| ImageError::format(label, why);
     let broken = |e: std::io::Error| ImageError::format(label, format!("the archive is damaged ({e})"));
-    let (name, member) = data_member(deb, label)?;
-    let stream: Box<dyn Read + '_> = match name.as_str() {
-        "data.tar" => Box::new(member),
-        "data.tar.xz" => Box::new(xz(member)),
-        "data.tar.zst" => Box::new(zstd(member).map_err(bad)?),
-        other => return Err(bad(format!("{other} is packed in an unknown way"))),
+    let (name, member) = find_member(deb, label, part.member())?;
+    let stream: Box<dyn Read + '_> = match name.strip_prefix(part.member()) {
+        Some("") => Box::new(member),
+        Some(".xz") => Box::new(xz(member)),
+        Some(".zst") => Box::new(zstd(member).map_err(bad)?),
+        _ => return Err(bad(format!("{name} is packed in an unknown way"))),
     };
     let mut archive = tar::Archive::new(BufReader::with_capacity(64 << 10, stream.take(MAX_UNPACKED)));
     let mut total = 0u64;
@@ -43,15 +81,16 @@ pub(crate) fn for_each_file(
         if total > MAX_UNPACKED {
             return Err(bad(format!("it unpacks to more than {MAX_UNPACKED} bytes")));
         }
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
         let path = entry.path_bytes().into_owned();
         let Ok(path) = std::str::from_utf8(&path) else {
             continue;
         };
-        let size = entry.size();
-        visit(path.trim_start_matches("./"), size, &mut entry)?;
+        let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
+        let Ok(target) = target.map(String::from_utf8).transpose() else {
+            continue;
+        };
+        let header = entry.header().clone();
+        visit(path.trim_start_matches("./"), &header, target.as_deref(), &mut entry)?;
     }
     Ok(())
 }
@@ -98,10 +137,14 @@ fn zstd<R: Read>(from: R) -> Result<impl Read, String> {
     ruzstd::decoding::StreamingDecoder::new(from).map_err(|e| format!("it is damaged ({e})"))
 }
 
-/// Finds the `data.tar*` member of an `ar` archive: a magic line, then members,
+/// Finds the member of an `ar` archive whose name begins so: a magic line, then members,
 /// each a header of 60 characters (name 16, …, size 10 from 48, end mark 2) and
 /// its data, padded to an even length (*ar(5)*).
-fn data_member<R: Read + Seek>(mut file: R, label: &str) -> Result<(String, Take<R>), ImageError> {
+fn find_member<R: Read + Seek>(
+    mut file: R,
+    label: &str,
+    wanted: &str,
+) -> Result<(String, Take<R>), ImageError> {
     let bad = |why: &str| ImageError::format(label, why);
     let mut magic = [0; 8];
     file.read_exact(&mut magic).map_err(|_| bad("not a Debian package"))?;
@@ -110,14 +153,14 @@ fn data_member<R: Read + Seek>(mut file: R, label: &str) -> Result<(String, Take
     }
     loop {
         let mut header = [0; 60];
-        file.read_exact(&mut header).map_err(|_| bad("it holds no data.tar"))?;
+        file.read_exact(&mut header).map_err(|_| bad(&format!("it holds no {wanted}")))?;
         let text = std::str::from_utf8(&header).map_err(|_| bad("damaged archive header"))?;
         if !text.is_ascii() || !text.ends_with("`\n") {
             return Err(bad("damaged archive header"));
         }
         let name = text[..16].trim_end().trim_end_matches('/').to_owned();
         let size: u64 = text[48..58].trim().parse().map_err(|_| bad("damaged archive header"))?;
-        if name.starts_with("data.tar") {
+        if name.starts_with(wanted) {
             return Ok((name, file.take(size)));
         }
         // at most ten digits: this fits
@@ -148,7 +191,7 @@ mod tests {
 
     #[test]
     fn data_member_is_found_past_odd_lengths() {
-        let (name, mut data) = data_member(Cursor::new(package()), "x").unwrap();
+        let (name, mut data) = find_member(Cursor::new(package()), "x", "data.tar").unwrap();
         let mut text = String::new();
         data.read_to_string(&mut text).unwrap();
         assert_eq!((name.as_str(), text.as_str()), ("data.tar", "contents"));
@@ -159,12 +202,12 @@ mod tests {
         let good = package();
         let data_at = good.windows(8).position(|w| w == b"data.tar").unwrap();
         for cut in 0..data_at + 60 {
-            assert!(data_member(Cursor::new(&good[..cut]), "x").is_err(), "cut at {cut}");
+            assert!(find_member(Cursor::new(&good[..cut]), "x", "data.tar").is_err(), "cut at {cut}");
         }
         for at in 0..good.len() {
             let mut bytes = good.clone();
             bytes[at] = 0xFF;
-            let _ = data_member(Cursor::new(bytes), "x"); // no panic
+            let _ = find_member(Cursor::new(bytes), "x", "data.tar"); // no panic
         }
     }
 }

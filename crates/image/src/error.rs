@@ -51,6 +51,12 @@ pub enum ImageError {
         /// What was being written.
         path: PathBuf,
     },
+    /// The machine in which the Debian image is set up did not get to the end.
+    #[error("cannot set up the Debian image: {detail}")]
+    SetUp {
+        /// What it said last, or why it ended.
+        detail: String,
+    },
     /// A downloaded file is not what the package index promises.
     #[error(
         "{file} is not what the package index promises (SHA-256 {actual}, expected {expected}); it was deleted: try again, and if it happens again suspect the mirror or a proxy"

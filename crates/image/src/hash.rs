@@ -21,8 +21,20 @@ pub(crate) fn of_file(path: &Path) -> io::Result<String> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The bytes of a SHA-256 in hexadecimal.
+pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
+    if !is_sha256(text) {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, at) in out.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(out)
 }
 
 /// Whether this is a SHA-256 in lower-case hexadecimal: what may become part of

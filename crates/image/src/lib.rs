@@ -1,6 +1,7 @@
-//! Builds Kluis's default guest from Debian's packages: a kernel as Debian
-//! ships it, and an initramfs with busybox, the kernel modules the machine's
-//! devices need, and Kluis's own init and agent.
+//! Builds Kluis's guests from Debian's packages. The default one is a kernel as
+//! Debian ships it, and an initramfs with busybox, the kernel modules the
+//! machine's devices need, and Kluis's own init and agent; the other is a whole
+//! Debian on a disk ([`debian`]).
 //!
 //! Packages come through the machine's own apt configuration (its mirrors,
 //! proxies and trust), by apt's own tools run as an ordinary user; they are
@@ -20,6 +21,7 @@ mod apt;
 mod cache;
 mod cpio;
 mod deb;
+pub mod debian;
 mod elf;
 mod error;
 mod hash;
@@ -28,7 +30,7 @@ mod manifest;
 mod progress;
 mod rootfs;
 
-pub use cache::{Image, Options, build, ensure};
+pub use cache::{Image, Name, Options, build, ensure, remove_all};
 pub use error::ImageError;
 pub use manifest::{FileRecord, Manifest, PackageRecord};
 
@@ -43,5 +45,5 @@ pub fn fuzz_package(bytes: &[u8]) -> Result<usize, ImageError> {
     let package = || std::io::Cursor::new(bytes);
     let kernel = kernel::read_from(package(), "package")?;
     let busybox = rootfs::read_busybox_from(package(), "package")?;
-    rootfs::pack(&kernel, busybox, b"init").map(|initrd| initrd.len())
+    rootfs::pack(&kernel, Some(busybox), b"init").map(|initrd| initrd.len())
 }

@@ -28,9 +28,9 @@ pub(crate) fn read_busybox_from(package: impl Read + Seek, label: &str) -> Resul
     found.ok_or_else(|| ImageError::format(label, "it holds no bin/busybox"))
 }
 
-/// Packs the initramfs. It is not compressed: unpacking would cost the guest
-/// more than reading.
-pub(crate) fn pack(kernel: &Kernel, busybox: Vec<u8>, init: &[u8]) -> Result<Vec<u8>, ImageError> {
+/// Packs the initramfs; one that only hands over to a disk needs no busybox. It is
+/// not compressed: unpacking would cost the guest more than reading.
+pub(crate) fn pack(kernel: &Kernel, busybox: Option<Vec<u8>>, init: &[u8]) -> Result<Vec<u8>, ImageError> {
     let mut tree = Tree::default();
     for (path, mode) in [
         // the root itself, which the kernel makes writable for all
@@ -50,10 +50,20 @@ pub(crate) fn pack(kernel: &Kernel, busybox: Vec<u8>, init: &[u8]) -> Result<Vec
     // the kernel opens it for init before there is a /dev
     tree.add("dev/console", Node::CharDevice { mode: 0o600, major: 5, minor: 1 });
     tree.file("init", 0o755, init);
-    programs(&mut tree, busybox)?;
+    if let Some(busybox) = busybox {
+        programs(&mut tree, busybox)?;
+    }
     settings(&mut tree);
     modules(&mut tree, kernel);
     tree.pack().ok_or_else(|| ImageError::format("the initramfs", "a file has more than 4 GiB"))
+}
+
+/// An initramfs of a single file, to be put behind another; `None` if it is too
+/// long.
+pub(crate) fn single(path: &str, mode: u32, data: &[u8]) -> Option<Vec<u8>> {
+    let mut tree = Tree::default();
+    tree.file(path, mode, data);
+    tree.pack()
 }
 
 fn programs(tree: &mut Tree, busybox: Vec<u8>) -> Result<(), ImageError> {

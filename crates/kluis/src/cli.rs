@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::{sizes, units};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +14,7 @@ Examples:
   kluis run --cpus 8 -- nproc              eight processors
   kluis run --size Standard_DC4s_v3        a machine of this Azure size
   kluis run --disk data.img,ro -- fdisk -l
+  kluis run --image debian                 a terminal in a whole Debian
   kluis sizes                              the sizes there are
   kluis platform show                      the processor package they are on
   kluis doctor                             can this host do it?";
@@ -66,8 +67,8 @@ pub(crate) enum Command {
     /// Run a command, or a terminal, in a new Linux machine
     #[command(after_help = RUN_EXAMPLES, after_long_help = run_help())]
     Run(Box<RunArgs>),
-    /// The default guest: a Debian kernel and a small userland
-    #[command(subcommand)]
+    /// Images to run: a small userland, or a whole Debian on a disk
+    #[command(subcommand, after_help = IMAGE_EXAMPLES)]
     Image(ImageCommand),
     /// The processor package that machines are on: its secrets, their backup
     #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
@@ -184,16 +185,62 @@ pub(crate) enum DebugCommand {
     },
 }
 
-/// What to do with the default guest's image.
+/// The images there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageName {
+    /// A kernel and a small userland, all in memory
+    #[default]
+    Default,
+    /// A whole Debian on a disk: apt, sshd, python3, gcc
+    Debian,
+}
+
+impl From<ImageName> for image::Name {
+    fn from(name: ImageName) -> Self {
+        match name {
+            ImageName::Default => Self::Default,
+            ImageName::Debian => Self::Debian,
+        }
+    }
+}
+
+const IMAGE_EXAMPLES: &str = "\
+Examples:
+  kluis image build debian
+  kluis image list
+  kluis image show debian --json | jq '.manifest.packages | length'
+  kluis image remove debian";
+
+/// What to do with images.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Build it from the packages that are current now
+    /// Build one from the packages that are current now
     ///
     /// Packages come through this machine's own apt configuration, without
-    /// root; `kluis run` does the same on first use.
-    Build,
-    /// Tell what the image is made of, without building it
-    Show,
+    /// root; `kluis run` does the same on first use. The Debian image is set up
+    /// in a Kluis machine: no package's program runs on this host.
+    Build {
+        /// Which
+        #[arg(value_enum, default_value_t)]
+        name: ImageName,
+    },
+    /// Tell what an image is made of, without building it
+    Show {
+        /// Which
+        #[arg(value_enum, default_value_t)]
+        name: ImageName,
+    },
+    /// List the images that are built, with the space they take
+    List,
+    /// Remove all builds of an image, and the packages kept for it
+    ///
+    /// Machines that run are not disturbed. An --overlay works only with the
+    /// very build of the Debian image that it was made on.
+    Remove {
+        /// Which
+        #[arg(value_enum)]
+        name: ImageName,
+    },
 }
 
 const PLATFORM_EXAMPLES: &str = "\
@@ -299,6 +346,8 @@ Examples:
   kluis run --cpus 8 --memory 2G --stats -- nproc
   kluis run --share .:/work -- make -C /work
   kluis run --share ~/data:/data:ro --vsock-listen 7000=/tmp/guest -- serve
+  kluis run --image debian -- gcc --version
+  kluis run --image debian --overlay work.overlay   a Debian that keeps what you do
   kluis run --kernel vmlinuz --initrd my.cpio --append 'root=/dev/vda' --disk root.img
   kluis run --kernel test.elf --append 'all' --debug-exit --timeout 1m";
 
@@ -308,6 +357,11 @@ fn run_help() -> String {
 Terminal:
   Without a command a login shell runs on a terminal of its own. Ctrl-] is the
   escape: Ctrl-] q stops the machine, Ctrl-] ? lists the others.
+
+Images:
+  `default` is a few programs in memory. `debian` is a Debian with apt, sshd, python3
+  and gcc on a disk (docs/debian.md); root may log in by ssh with the keys in your
+  ~/.ssh/*.pub. The disk is shared by all machines: what one writes is its own.
 
 Streams:
   A command's input, output and errors are carried apart and unchanged. SIGINT,
@@ -367,6 +421,13 @@ pub(crate) struct RunArgs {
     /// Processor model: xeon-e-2288g or xeon-8370c [default: the size's]
     #[arg(long, value_name = "MODEL")]
     pub(crate) cpu: Option<String>,
+    /// Image to run; debian is made on first use, which takes some minutes
+    #[arg(long, value_name = "NAME", value_enum, default_value_t, conflicts_with_all = ["kernel", "initrd"])]
+    pub(crate) image: ImageName,
+    /// Keep what the machine writes to its image's disk in this file, for the next time;
+    /// else it is gone at the end. Needs --image debian
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) overlay: Option<PathBuf>,
     /// Boot this kernel (bzImage, ELF) or multiboot image instead of the default image's
     /// kernel
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

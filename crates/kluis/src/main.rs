@@ -12,6 +12,7 @@
 mod capacity;
 mod cli;
 mod control;
+mod debian;
 mod debug;
 mod docs;
 mod doctor;
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Run(args) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|platform| run::main(args, &platform, cli.json)),
-        Command::Image(command) => image::main(*command, cli.json),
+        Command::Image(command) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|platform| image::main(*command, &platform, cli.json)),
         Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
         Command::Sgx(command) => crate::sgx::main(command, cli.json),

@@ -23,7 +23,7 @@ mod terminal;
 mod trace;
 mod verdict;
 
-use crate::cli::RunArgs;
+use crate::cli::{ImageName, RunArgs};
 use crate::control::Control;
 use crate::exit::Error;
 use crate::{host, units};
@@ -52,6 +52,8 @@ use verdict::{Circumstances, Verdict};
 
 /// How long a guest may take to write out its disks and power off.
 const POWER_OFF: Duration = Duration::from_secs(30);
+/// The same for a system with services to stop.
+const POWER_OFF_SYSTEM: Duration = Duration::from_secs(180);
 /// How long to wait at the end for a slow reader of what came before it.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// Lines of the guest's console shown with a failure.
@@ -72,7 +74,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     if args.reboot && again.is_none() {
         return again::supervise();
     }
-    let (kernel, initrd) = files(&plan, args.quiet)?;
+    let files = Files::of(&plan, dir, args.quiet)?;
     if !args.quiet
         && let Some((total, _)) = host::memory()
         && plan.memory > total
@@ -99,11 +101,12 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         cpus: plan.cpus,
         memory: plan.memory,
         epc: machine::Epc { bytes: plan.epc, roots: crate::platform::roots(&platform) },
-        kernel,
-        initrd,
+        kernel: files.kernel,
+        initrd: files.initrd,
+        initrd_more: files.initrd_more,
         modules: plan.modules.clone(),
         cmdline: plan.cmdline.clone(),
-        disks: plan.disks.clone(),
+        disks: files.disks,
         shares: plan.shares.clone(),
         vsock: plan.vsock.clone(),
         serial: Box::new(console.clone()),
@@ -201,14 +204,36 @@ fn debugger(gdb: units::Gdb) -> Result<(machine::gdb::Server, bool), Error> {
     Ok((server, gdb.waits))
 }
 
-/// The kernel and initial RAM disk to boot; makes the default image if they
-/// are from there.
-fn files(plan: &Plan, quiet: bool) -> Result<(PathBuf, Option<PathBuf>), Error> {
-    if let Some(kernel) = &plan.kernel {
-        return Ok((kernel.clone(), plan.initrd.clone()));
+/// What the machine boots and has as disks.
+struct Files {
+    kernel: PathBuf,
+    initrd: Option<PathBuf>,
+    initrd_more: Vec<u8>,
+    disks: Vec<machine::Disk>,
+}
+
+impl Files {
+    /// The user's own, or an image's, which is made if it is not there.
+    fn of(plan: &Plan, platform: &Path, quiet: bool) -> Result<Self, Error> {
+        let disks = plan.disks.clone();
+        if let Some(kernel) = &plan.kernel {
+            let (kernel, initrd) = (kernel.clone(), plan.initrd.clone());
+            return Ok(Self { kernel, initrd, initrd_more: Vec::new(), disks });
+        }
+        if plan.image == ImageName::Debian {
+            let image = crate::debian::for_machine(plan.overlay.as_deref(), platform, quiet)?;
+            let root = crate::debian::root(&image, plan.overlay.as_deref());
+            return Ok(Self {
+                kernel: image.kernel,
+                initrd: Some(image.initrd),
+                initrd_more: image::debian::keys(&crate::debian::keys(quiet)),
+                disks: std::iter::once(root).chain(disks).collect(),
+            });
+        }
+        let image = image::ensure(&image::Options { cache_dir: None, quiet })?;
+        let initrd = Some(plan.initrd.clone().unwrap_or(image.initrd));
+        Ok(Self { kernel: image.kernel, initrd, initrd_more: Vec::new(), disks })
     }
-    let image = image::ensure(&image::Options { cache_dir: None, quiet })?;
-    Ok((image.kernel, Some(plan.initrd.clone().unwrap_or(image.initrd))))
 }
 
 /// Where the console goes, and the file that was made for it if there was none.
@@ -459,7 +484,8 @@ impl Run<'_> {
     /// Gives a guest that was asked to power off the time to write out its disks.
     fn await_power_off(&mut self) {
         self.front.note("waiting for the guest to power off; Ctrl-C or a signal stops it at once");
-        if !wait_for_power_off(&self.events) {
+        let patience = if self.plan.image == ImageName::Debian { POWER_OFF_SYSTEM } else { POWER_OFF };
+        if !wait_for_power_off(&self.events, patience) {
             self.front.note("the guest did not power off: its disks may lack what was written last");
         }
     }
@@ -605,8 +631,8 @@ fn settle(outlets: &[&Outlet]) {
 }
 
 /// Whether the machine ended; a signal ends the wait.
-fn wait_for_power_off(events: &Receiver<Event>) -> bool {
-    let deadline = Instant::now() + POWER_OFF;
+fn wait_for_power_off(events: &Receiver<Event>, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
     loop {
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Over(_)) => return true,

@@ -3,7 +3,7 @@
 
 use super::multiboot;
 use crate::capacity::Capacity;
-use crate::cli::RunArgs;
+use crate::cli::{ImageName, RunArgs};
 use crate::exit::Error;
 use crate::sizes::{self, Size};
 use crate::units;
@@ -22,6 +22,9 @@ use std::sync::Arc;
 /// port, without the kernel's chatter (each character costs time there), and a
 /// kernel that panics ends the machine instead of hanging.
 const CMDLINE: &str = "console=ttyS0 loglevel=6 panic=-1";
+/// What is added for a system on a disk: `eth0` is the network's name, and its init
+/// does not tell the serial port each step.
+const CMDLINE_SYSTEM: &str = "kluis.root=/dev/vda net.ifnames=0 systemd.show_status=false";
 /// The same for an own kernel without command: the console is all there is.
 const CMDLINE_CONSOLE: &str = "console=ttyS0 panic=-1";
 
@@ -57,6 +60,10 @@ pub(crate) struct Plan {
     pub(crate) epc: u64,
     /// Own kernel, or the default image's.
     pub(crate) kernel: Option<PathBuf>,
+    /// The image, unless the kernel is the user's own.
+    pub(crate) image: ImageName,
+    /// Where what is written to the image's disk is kept.
+    pub(crate) overlay: Option<PathBuf>,
     /// Own initial RAM disk; else the default image's, with its kernel only.
     pub(crate) initrd: Option<PathBuf>,
     /// Modules of a multiboot image.
@@ -131,6 +138,12 @@ impl Plan {
             connect: ports("--vsock", &args.vsock)?,
             listen: ports("--vsock-listen", &args.vsock_listen)?,
         };
+        let system = args.image == ImageName::Debian;
+        if args.overlay.is_some() && !system {
+            return Err(Error::bad(
+                "--overlay is for an image with a disk: add --image debian, or give your own with --disk",
+            ));
+        }
 
         let own = args.kernel.is_some() || args.initrd.is_some();
         let access = match image {
@@ -148,13 +161,16 @@ impl Plan {
             (None, Access::Serial) => CMDLINE_CONSOLE,
             (None, _) => CMDLINE,
         };
-        let words = std::iter::once(base).chain(args.append.iter().map(String::as_str));
+        let system = system.then_some(CMDLINE_SYSTEM);
+        let words = std::iter::once(base).chain(system).chain(args.append.iter().map(String::as_str));
         Ok(Self {
             size: (!by_shape).then_some(size),
             model,
             cpus,
             memory,
             epc,
+            image: args.image,
+            overlay: args.overlay.clone(),
             kernel: args.kernel.clone(),
             initrd: args.initrd.clone().filter(|_| image.is_none()),
             modules,
@@ -168,7 +184,9 @@ impl Plan {
 
     /// Whether the guest can write to something that outlives it.
     pub(crate) fn keeps_data(&self) -> bool {
-        self.disks.iter().any(|disk| !disk.read_only) || self.shares.iter().any(|share| !share.read_only)
+        self.overlay.is_some()
+            || self.disks.iter().any(|disk| !disk.read_only)
+            || self.shares.iter().any(|share| !share.read_only)
     }
 }
 
@@ -460,6 +478,15 @@ mod tests {
         assert_eq!(p.vsock.listen[&1], PathBuf::from("/c"));
         assert!(refused(&["--vsock", "1=/a", "--vsock", "1=/b"]).contains("--vsock names a port twice"));
         assert!(plan(&[]).unwrap().vsock.is_empty());
+    }
+
+    #[test]
+    fn image_with_a_disk_is_named_to_the_guest() {
+        let p = plan(&["--image", "debian", "--append", "x", "--overlay", "o"]).unwrap();
+        assert_eq!(p.cmdline, format!("{CMDLINE} {CMDLINE_SYSTEM} x"));
+        assert!(p.keeps_data() && matches!(p.access, Access::Agent { .. }));
+        assert!(!plan(&["--image", "debian"]).unwrap().keeps_data());
+        assert!(refused(&["--overlay", "o"]).contains("--image debian"));
     }
 
     #[test]

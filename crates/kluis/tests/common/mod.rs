@@ -47,6 +47,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Runs a command to its end with this input; a hanging one is killed, which
 /// its exit code then shows.
 pub(crate) fn output(command: &mut Command, input: &[u8]) -> Output {
+    output_within(PATIENCE, command, input)
+}
+
+/// The same for what takes longer.
+pub(crate) fn output_within(patience: Duration, command: &mut Command, input: &[u8]) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -68,7 +73,7 @@ pub(crate) fn output(command: &mut Command, input: &[u8]) -> Output {
         stdout.read_to_end(&mut text).unwrap();
         let _ = done.send(text);
     });
-    let stdout = out.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+    let stdout = out.recv_timeout(patience).unwrap_or_else(|_| {
         child.kill().unwrap();
         Vec::new()
     });
