@@ -62,6 +62,7 @@ impl Kernel {
             initrd: None,
             modules: Vec::new(),
             initrd_more: Vec::new(),
+            modules: Vec::new(),
             cmdline: String::new(),
             disks: Vec::new(),
             shares: Vec::new(),
