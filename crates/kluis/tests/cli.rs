@@ -79,7 +79,7 @@ fn bad_kernels_are_refused() {
         (s.file("header", &whole[..40]), &["truncated"]),
         (s.file("bzimage", &bzimage), &["kernel"]),
         (s.file("arm", &arm), &["183"]),
-        (s.file("old", &old), &["32-bit"]),
+        (s.file("old", &old), &["64 bits"]),
     ] {
         refused_in_one_line(&s, &["--kernel", &file, "--console", &s.at("log")], words);
     }
