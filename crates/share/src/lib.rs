@@ -2,7 +2,7 @@
 //! (*virtio 1.2 §5.11*), asked in the language of FUSE.
 //!
 //! [`Share::answer`] takes a request and gives the reply. `fuse-backend-rs` reads
-//! and writes the messages; the file system ([`tree`]) is ours
+//! and writes the messages; the file system (`tree`) is ours
 //! (`docs/decisions/0015-virtio-fs.md`).
 //!
 //! | threat | guard |

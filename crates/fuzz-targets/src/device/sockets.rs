@@ -99,7 +99,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut seed = vec![START, 0, 0, 0, 0];
     // room for packets: queue 0, descriptors 0 to 9, written by the device
     for n in 0..10u8 {
-        seed.extend([DESCRIPTOR, 0, n, 2, 0, 0x10 + n, 128, 0, OFFER, 0, n]);
+        seed.extend([DESCRIPTOR, 0, n, 2, 0, 0x10 + n, 100, 0, OFFER, 0, n]);
     }
     seed.extend([HOST, 1, 9]);
     // request, data, credit, the guest's end, the end: at 4_0000h and following
