@@ -66,6 +66,13 @@ impl Decoder {
         Self::default()
     }
 
+    /// Whether nothing is left of a frame that has begun: the stream stands
+    /// between two.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.taken == self.buf.len() && self.skip == 0
+    }
+
     /// Takes bytes as they came from the port.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buf.drain(..self.taken);

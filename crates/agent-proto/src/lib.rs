@@ -29,6 +29,10 @@
 //! `StdinEof` for the last one (if not sent already), then `Exec`. Counts start
 //! from zero with each `Exec`.
 //!
+//! A machine that starts from a snapshot has an agent that said `Hello` to another
+//! host, and perhaps a command whose counts go on. Its host says `Resume` first and
+//! waits for `Resumed`.
+//!
 //! # Frames
 //!
 //! A frame is the payload's length (u32, little-endian), a type (u8) and the
@@ -46,11 +50,11 @@ mod message;
 mod wire;
 
 pub use frame::{Decoder, FrameError, HEADER_LEN, MAX_PAYLOAD};
-pub use message::{Exec, ExitStatus, Mount, Stream, ToGuest, ToHost, Tty};
+pub use message::{Exec, ExitStatus, Mount, SEED_LEN, Stream, ToGuest, ToHost, Tty};
 pub use wire::{EncodeError, Malformed};
 
 /// Version of this protocol, said in [`ToHost::Hello`]. Both sides must agree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the port that carries frames both ways.
 pub const PORT_CONTROL: &str = "kluis.control";

@@ -88,7 +88,18 @@ pub enum ToGuest {
     Mount(Mount),
     /// End everything, write out disks and power off.
     Shutdown,
+    /// The machine has started from a snapshot: nothing random and no clock of its
+    /// is what it should be until this is obeyed.
+    Resume {
+        /// True time, in nanoseconds since 1970.
+        wall_ns: u64,
+        /// Fresh random bytes.
+        seed: [u8; SEED_LEN],
+    },
 }
+
+/// Bytes of randomness in a [`ToGuest::Resume`].
+pub const SEED_LEN: usize = 64;
 
 /// What the guest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +120,9 @@ pub enum ToHost {
         /// Bytes sent to [`PORT_STDERR`](crate::PORT_STDERR).
         stderr: u64,
     },
+    /// [`ToGuest::Resume`] was obeyed: numbers drawn from now on are no other
+    /// machine's.
+    Resumed,
     /// A frame from the host was not obeyed; the text says why. No other
     /// answer to that frame follows.
     Refused {
@@ -124,9 +138,11 @@ const SIGNAL: u8 = 0x04;
 const CLOSE_OUTPUT: u8 = 0x05;
 const SHUTDOWN: u8 = 0x06;
 const MOUNT: u8 = 0x07;
+const RESUME: u8 = 0x08;
 const HELLO: u8 = 0x81;
 const EXIT: u8 = 0x82;
 const REFUSED: u8 = 0x83;
+const RESUMED: u8 = 0x84;
 
 /// `Refused` is cut to this many bytes: a reason is a line, not a log.
 const MAX_REASON: usize = 4096;
@@ -155,6 +171,10 @@ impl ToGuest {
             }),
             Self::Mount(mount) => put_frame(out, MOUNT, |p| mount.put(p)),
             Self::Shutdown => put_frame(out, SHUTDOWN, |_| {}),
+            Self::Resume { wall_ns, seed } => put_frame(out, RESUME, |p| {
+                p.extend_from_slice(&wall_ns.to_le_bytes());
+                p.extend_from_slice(seed);
+            }),
         }
     }
 
@@ -179,6 +199,14 @@ impl ToGuest {
             }),
             MOUNT => Self::Mount(Mount::take(&mut r)?),
             SHUTDOWN => Self::Shutdown,
+            RESUME => {
+                let wall_ns = r.u64()?;
+                let mut seed = [0; SEED_LEN];
+                for byte in &mut seed {
+                    *byte = r.u8()?;
+                }
+                Self::Resume { wall_ns, seed }
+            }
             other => return Err(Malformed::UnknownType(other)),
         };
         r.finish()?;
@@ -215,6 +243,7 @@ impl ToHost {
                 p.extend_from_slice(&stdout.to_le_bytes());
                 p.extend_from_slice(&stderr.to_le_bytes());
             }),
+            Self::Resumed => put_frame(out, RESUMED, |_| {}),
             Self::Refused { reason } => {
                 let mut cut = reason.len().min(MAX_REASON);
                 while !reason.is_char_boundary(cut) {
@@ -242,6 +271,7 @@ impl ToHost {
                 stdout: r.u64()?,
                 stderr: r.u64()?,
             },
+            RESUMED => Self::Resumed,
             REFUSED => {
                 let bytes = r.bytes()?;
                 let bytes = &bytes[..bytes.len().min(MAX_REASON)];

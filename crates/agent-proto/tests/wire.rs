@@ -24,6 +24,7 @@ fn to_guest() -> Vec<ToGuest> {
         ToGuest::Mount(Mount { tag: b"share0".to_vec(), target: b"/w x".to_vec(), read_only: true }),
         ToGuest::Mount(Mount { tag: b"".to_vec(), target: vec![0xFF], read_only: false }),
         ToGuest::Shutdown,
+        ToGuest::Resume { wall_ns: u64::MAX - 7, seed: std::array::from_fn(|i| i as u8) },
     ]
 }
 
@@ -32,6 +33,7 @@ fn to_host() -> Vec<ToHost> {
         ToHost::Hello { version: VERSION },
         ToHost::Exit { status: ExitStatus::Code(255), stdout: 1 << 40, stderr: 7 },
         ToHost::Exit { status: ExitStatus::Signal(9), stdout: 0, stderr: 0 },
+        ToHost::Resumed,
         ToHost::Refused { reason: "busy: ü".into() },
     ]
 }

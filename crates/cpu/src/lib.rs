@@ -9,6 +9,7 @@
 //! * [`engine`]: the loop that runs blocks and attends to requests
 //! * [`debug`]: breakpoints, watchpoints and steps of a debugger outside
 //! * [`thunk`]: guest instructions that the host executes
+//! * [`snapshot`]: a processor's state on its way to disk
 //! * [`shared`]: what other threads may touch; [`bus`]: what the processor asks of the board
 
 pub mod apic;
@@ -32,6 +33,7 @@ pub mod ops;
 mod segmentation;
 mod sgx_port;
 pub mod shared;
+pub mod snapshot;
 mod stack;
 pub mod state;
 pub mod thunk;

@@ -118,6 +118,21 @@ pub fn overlays() -> Vec<Vec<u8>> {
     [&[][..], &[0, 10], &[3, 4, 5, 11]].into_iter().filter_map(|blocks| made(blocks).ok()).collect()
 }
 
+/// A snapshot's file: as it is, and as the state of one whose digests are right.
+pub fn snapshot_state(data: &[u8]) {
+    machine::snapshot::parse(data);
+    machine::snapshot::parse(&machine::snapshot::seal(data));
+}
+
+/// What is told in a snapshot of no machine, and a file of it.
+pub fn states() -> Vec<Vec<u8>> {
+    let about = r#"{"kluis":"0","taken":1,"model":"m","cpus":1,"memory":4096,"epc":4096,"disks":[{"path":"/d","read_only":true,"bytes":1,"modified":[1,2]}],"owner":null}"#;
+    let state = r#"{"guest_ns":1,"cpus":[],"launch_hash":[1,2,3,4],"devices":[{"name":"pit","version":1,"state":{"a":[1]}}]}"#;
+    let told = format!(r#"{{"about":{about},"state":{state}}}"#).into_bytes();
+    assert!(machine::snapshot::parse(&machine::snapshot::seal(&told)));
+    vec![machine::snapshot::seal(&told), told]
+}
+
 /// Both directions of the agent's protocol; the first byte says in which
 /// portions the stream arrives.
 pub fn agent_frames(data: &[u8]) {

@@ -69,6 +69,13 @@ pub const TARGETS: &[Target] = &[
         cases: 20_000,
         max_len: 512,
     },
+    Target {
+        name: "snapshot_state",
+        run: files::snapshot_state,
+        seeds: files::states,
+        cases: 10_000,
+        max_len: 4096,
+    },
     Target { name: "device_serial", ..device::SMALL[0] },
     Target { name: "device_rtc", ..device::SMALL[1] },
     Target { name: "device_pit", ..device::SMALL[2] },

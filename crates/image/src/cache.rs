@@ -349,7 +349,10 @@ pub fn remove_all(options: &Options, name: Name) -> Result<(), ImageError> {
 
 /// `kluis` in the user's cache folder (*XDG Base Directory Specification*:
 /// relative paths are ignored).
-fn default_folder() -> Result<PathBuf, ImageError> {
+///
+/// # Errors
+/// Neither XDG_CACHE_HOME nor HOME names one.
+pub fn default_folder() -> Result<PathBuf, ImageError> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))

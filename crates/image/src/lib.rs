@@ -30,7 +30,7 @@ mod manifest;
 mod progress;
 mod rootfs;
 
-pub use cache::{Image, Name, Options, build, ensure, remove_all};
+pub use cache::{Image, Name, Options, build, default_folder, ensure, remove_all};
 pub use error::ImageError;
 pub use manifest::{FileRecord, Manifest, PackageRecord};
 

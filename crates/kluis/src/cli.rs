@@ -15,6 +15,7 @@ Examples:
   kluis run --size Standard_DC4s_v3        a machine of this Azure size
   kluis run --disk data.img,ro -- fdisk -l
   kluis run --image debian                 a terminal in a whole Debian
+  kluis run --warm -- uname                from a prepared snapshot, without booting
   kluis sizes                              the sizes there are
   kluis platform show                      the processor package they are on
   kluis doctor                             can this host do it?";
@@ -76,6 +77,9 @@ pub(crate) enum Command {
     /// Look at the enclaves of a machine that runs; never into them
     #[command(subcommand)]
     Sgx(SgxCommand),
+    /// Take snapshots of machines, prepare some, look at them
+    #[command(subcommand, after_help = SNAPSHOT_HELP)]
+    Snapshot(SnapshotCommand),
     /// Drills on a machine that runs
     #[command(subcommand, after_help = DEBUG_HELP)]
     Debug(DebugCommand),
@@ -136,6 +140,57 @@ pub(crate) struct Which {
     /// Process number of the `kluis run` [default: the only one there is]
     #[arg(long, value_name = "PID")]
     pub(crate) vm: Option<u32>,
+}
+
+const SNAPSHOT_HELP: &str = "\
+A snapshot is a machine on disk: memory, processors and devices, but not its disks, and
+nothing of its enclaves. They are lost when a machine starts from it, as after a power
+transition; their owners are told as on silicon, and can make them anew. Several
+machines may start from one snapshot. It holds the guest's secrets: it is yours alone.
+
+Examples:
+  kluis snapshot take work.snap            of the machine that runs
+  kluis run --snapshot work.snap           goes on from there
+  kluis snapshot prepare --cpus 2 ready.snap
+  kluis run --snapshot ready.snap -- nproc
+  kluis run --warm -- uname                the same, kept in the cache";
+
+/// What to do about snapshots.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Take one of a machine that runs, which goes on
+    Take {
+        /// The file to write; refused if it exists
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// End the machine with it; needed if it has a disk that it may write
+        #[arg(long)]
+        stop: bool,
+        /// Process number of the `kluis run` [default: the only one there is]
+        #[arg(long, value_name = "PID")]
+        vm: Option<u32>,
+    },
+    /// Boot a machine until it is ready for a command, and take one; options as of `run`
+    Prepare {
+        /// The file to write; refused if it exists
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// The machine
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+    /// Tell what is in one, as far as it is no secret
+    Inspect {
+        /// The snapshot
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Compare all of one with its digests
+    Verify {
+        /// The snapshot
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
 }
 
 const DEBUG_HELP: &str = "\
@@ -404,7 +459,7 @@ Memory:
 }
 
 /// A machine and what to run in it.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
     /// Azure size of the machine (--help lists them) [default: Standard_DC1s_v2]
     #[arg(long, value_name = "NAME", conflicts_with = "cpus")]
@@ -469,6 +524,16 @@ pub(crate) struct RunArgs {
     /// Write a line for every SGX leaf to standard error or a file: sgx, sgx=FILE
     #[arg(long, value_name = "sgx[=FILE]", value_parser = units::trace)]
     pub(crate) trace: Option<units::Trace>,
+    /// Start from a snapshot (`kluis snapshot`): the machine is as it was then
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["size", "cpus", "memory", "epc", "cpu", "kernel", "initrd", "append", "disk"])]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// With --snapshot: start on another platform than that it was taken on
+    #[arg(long, requires = "snapshot")]
+    pub(crate) other_platform: bool,
+    /// Start from a prepared snapshot of this machine, made on first use, instead of booting
+    #[arg(long, conflicts_with_all = ["snapshot", "disk", "reboot"])]
+    pub(crate) warm: bool,
     /// Start the machine again when the guest resets it, instead of ending; without a command
     #[arg(long, conflicts_with = "command")]
     pub(crate) reboot: bool,

@@ -4,8 +4,14 @@
 //! Whoever may use it is the user whose process the machine is: it shows
 //! nothing that they could not see, and does nothing that they could not do.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -26,6 +32,11 @@ const MAX_QUESTION: u64 = 4096;
 const MAX_ANSWER: u64 = 64 << 20;
 /// How long either side may be silent. A drill waits up to 5 seconds for processors.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a snapshot may take: as long as a slow disk does for a large machine.
+const SNAPSHOT: Duration = Duration::from_secs(3600);
+
+/// Takes a snapshot into a file; the machine may be to end with it.
+pub(crate) type TakeSnapshot = Box<dyn Fn(File, bool) -> Result<Answer, String> + Send>;
 
 /// What can be asked of a machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +57,11 @@ pub(crate) enum Ask {
     Pause,
     /// To go on.
     Resume,
+    /// A snapshot, into the file that comes with the question.
+    Snapshot {
+        /// End the machine with it.
+        stop: bool,
+    },
     /// What a bus master reads.
     Bus {
         /// Physical address.
@@ -119,13 +135,13 @@ impl Control {
     ///
     /// # Errors
     /// The thread cannot be made.
-    pub(crate) fn serve(&self, running: Arc<Running>) -> io::Result<()> {
+    pub(crate) fn serve(&self, running: Arc<Running>, snapshot: TakeSnapshot) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         thread::Builder::new().name("control".into()).spawn(move || {
             let mut paused = None;
             for stream in listener.incoming().flatten() {
                 // who asks and does not wait for the answer gets none
-                let _ = serve(&stream, &running, &mut paused);
+                let _ = serve(&stream, &running, &mut paused, &snapshot);
             }
         })?;
         Ok(())
@@ -138,13 +154,39 @@ impl Drop for Control {
     }
 }
 
-fn serve(stream: &UnixStream, running: &Running, paused: &mut Option<Paused>) -> io::Result<()> {
+/// Reads a question, and the file that may come with its first bytes.
+fn question(stream: &UnixStream) -> io::Result<(String, Option<File>)> {
+    let mut first = [0; MAX_QUESTION as usize];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(&mut first)];
+    let n = rustix::net::recvmsg(stream, into, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let files = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    let file = files.flatten().next().map(File::from);
+    let mut line = String::new();
+    let rest = stream.take(MAX_QUESTION - n as u64);
+    BufReader::new((&first[..n]).chain(rest)).read_line(&mut line)?;
+    Ok((line, file))
+}
+
+fn serve(
+    stream: &UnixStream,
+    running: &Running,
+    paused: &mut Option<Paused>,
+    snapshot: &TakeSnapshot,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_QUESTION)).read_line(&mut line)?;
+    let (line, file) = question(stream)?;
     let answer: Result<Answer, String> =
-        serde_json::from_str(&line).map_err(|e| e.to_string()).and_then(|ask| answer(&ask, running, paused));
+        serde_json::from_str(&line).map_err(|e| e.to_string()).and_then(|ask| match (&ask, file) {
+            (Ask::Snapshot { stop }, Some(file)) => snapshot(file, *stop),
+            (Ask::Snapshot { .. }, None) => Err("no file came with the question".into()),
+            _ => answer(&ask, running, paused),
+        });
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     let mut stream = stream;
@@ -164,6 +206,8 @@ fn answer(ask: &Ask, running: &Running, paused: &mut Option<Paused>) -> Result<A
             Some(_) => Ok(pause_state(false)),
             None => Err("the machine is not paused".into()),
         },
+        // the session's
+        Ask::Snapshot { .. } => Err("it is not asked here".into()),
         Ask::Inspect => {
             let epc = Epc::of(running.sgx());
             let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
@@ -233,6 +277,14 @@ fn machines(dir: &Path) -> Vec<(u32, PathBuf)> {
 /// # Errors
 /// There is no such machine, or more than one to choose from; it cannot do that.
 pub(crate) fn ask(number: Option<u32>, ask: &Ask) -> Result<Answer, Error> {
+    ask_with(number, ask, None)
+}
+
+/// The same, with an open file for the machine to write.
+///
+/// # Errors
+/// As of [`ask`].
+pub(crate) fn ask_with(number: Option<u32>, ask: &Ask, file: Option<&File>) -> Result<Answer, Error> {
     let all = machines(&folder());
     let list = || all.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>().join(", ");
     let path = match (number, &all[..]) {
@@ -245,15 +297,24 @@ pub(crate) fn ask(number: Option<u32>, ask: &Ask) -> Result<Answer, Error> {
         }
     };
     let answer =
-        exchange(path, ask).map_err(|e| Error::failed(format!("the machine does not answer: {e}")))?;
+        exchange(path, ask, file).map_err(|e| Error::failed(format!("the machine does not answer: {e}")))?;
     answer.map_err(Error::bad)
 }
 
-fn exchange(path: &Path, ask: &Ask) -> io::Result<Result<Answer, String>> {
+fn exchange(path: &Path, ask: &Ask, file: Option<&File>) -> io::Result<Result<Answer, String>> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(if file.is_some() { SNAPSHOT } else { PATIENCE }))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{}\n", serde_json::to_string(ask)?).as_bytes())?;
+    let line = format!("{}\n", serde_json::to_string(ask)?);
+    let files: Vec<BorrowedFd<'_>> = file.iter().map(|file| file.as_fd()).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    let from = [IoSlice::new(line.as_bytes())];
+    let n = rustix::net::sendmsg(&stream, &from, &mut control, SendFlags::NOSIGNAL)?;
+    stream.write_all(&line.as_bytes()[n..])?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)

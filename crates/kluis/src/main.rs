@@ -4,6 +4,7 @@
 //! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
 //! * [`platform`](mod@platform): `kluis platform`, its [`passphrase`]s
 //! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
+//! * [`snapshot`]: `kluis snapshot`, and what `run` starts from
 //! * [`docs`]: completions and manual pages
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
 //!   [`capacity`]: whether it can honour a machine
@@ -24,6 +25,7 @@ mod platform;
 mod run;
 mod sgx;
 mod sizes;
+mod snapshot;
 mod units;
 
 use cli::{Cli, Command};
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
         Command::Sgx(command) => crate::sgx::main(command, cli.json),
+        Command::Snapshot(command) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|dir| snapshot::main(command, &dir, cli.json)),
         Command::Debug(command) => debug::main(command, cli.json),
         Command::Pause(which) => control::main(which.vm, &Ask::Pause, cli.json),
         Command::Resume(which) => control::main(which.vm, &Ask::Resume, cli.json),

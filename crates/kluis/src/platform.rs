@@ -194,7 +194,7 @@ fn text(report: &Report, command: &PlatformCommand) -> String {
 }
 
 /// A time in seconds since 1970 as people read it: `2026-11-24 02:29:02 UTC`.
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     format!(

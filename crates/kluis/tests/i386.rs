@@ -13,16 +13,12 @@ const TIMEOUT: &str = "900s";
 
 /// apt for i386, with state of its own.
 fn apt(program: &str, dir: &Path) -> Command {
-    let state = |kind: &str| {
-        let path = dir.join(kind);
-        let name = kind.to_uppercase().replace("STATE", "State").replace("CACHE", "Cache");
-        format!("Dir::{name}={}", path.display())
-    };
+    let folder = |name: &str, sub: &str| format!("Dir::{name}={}", dir.join(sub).display());
     let mut command = Command::new(program);
     for option in ["APT::Architecture=i386", "APT::Architectures=i386", "Dir::State::status=/dev/null"] {
         command.args(["-o", option]);
     }
-    command.args(["-o", &state("state"), "-o", &state("cache"), "-q"]).current_dir(dir);
+    command.args(["-o", &folder("State", "state"), "-o", &folder("Cache", "cache"), "-q"]).current_dir(dir);
     command
 }
 
@@ -66,12 +62,12 @@ const BUSYBOX: &str = "bin/busybox";
 fn a_32_bit_debian_busybox_works() {
     let _turn = turn();
     let busybox = std::fs::read(package("busybox-static").join(BUSYBOX)).unwrap();
-    let script = "cat > /tmp/b; chmod +x /tmp/b
-        seq 1 20000 > /tmp/n; b=/tmp/b
-        $b sha256sum < /tmp/n; $b md5sum < /tmp/n; $b gzip < /tmp/n | $b gunzip | $b cksum
-        $b awk 'BEGIN { for (i = 1; i < 2000; i++) s += sqrt(i); printf \"%.6f\\n\", s }'
+    let script = "cat > /tmp/busybox; chmod +x /tmp/busybox
+        seq 1 20000 > /tmp/n; b=/tmp/busybox
+        $b sha256sum < /tmp/n; $b md5sum < /tmp/n; $b gzip < /tmp/n | $b gunzip | $b sha1sum
+        $b awk 'BEGIN { for (i = 1; i < 2000; i++) s += i / 7; printf \"%.6f\\n\", s }'
         $b sort -rn /tmp/n | $b head -1; $b uname -m; $b ash -c 'echo $((7 * 6)) | $b cat'
-        head -c 20 /tmp/b | $b hexdump -n 5 -e '5/1 \"%02x\" \"\\n\"'";
+        head -c 20 /tmp/busybox | $b hexdump -n 5 -e '5/1 \"%02x\" \"\\n\"'";
     let mut command = kluis();
     command.args(["run", "--quiet", "--timeout", TIMEOUT, "--cpus", "2", "--", "sh", "-c", script]);
     let out = output(&mut command, &busybox);
@@ -84,8 +80,8 @@ fn a_32_bit_debian_busybox_works() {
     let expected = [
         host("seq 1 20000 | sha256sum"),
         host("seq 1 20000 | md5sum"),
-        host("seq 1 20000 | cksum"),
-        "59605.911766".to_owned(),
+        host("seq 1 20000 | sha1sum"),
+        "285571.428571".to_owned(),
         "20000".to_owned(),
         "x86_64".to_owned(),
     ];
@@ -136,7 +132,8 @@ $b poweroff -f
     let mut command = kluis();
     command.args(["run", "--quiet", "--timeout", TIMEOUT, "--memory", "512M", "--cpus", "2"]);
     command.args(["--kernel", &kernel.display().to_string(), "--initrd", &initrd]);
-    command.args(["--append", "console=ttyS0 quiet"]);
+    // The kernel's self-tests of RSA take minutes of 32-bit multiplications.
+    command.args(["--append", "console=ttyS0 quiet cryptomgr.notests"]);
     let out = output(&mut command, b"");
     assert_eq!(out.status.code(), Some(0), "{}{}", text(&out.stdout), text(&out.stderr));
     text(&out.stdout)

@@ -33,8 +33,10 @@ use crate::clock::GuestClock;
 use crate::config::{Disk, MachineError, Place};
 use crate::gate::Gate;
 use crate::interrupts::{ExtInt, ToApics};
+use crate::parts::{self, Part, PartState};
 use crate::qemu::{OLD_PM1_CONTROL, QemuDevices, Wanted};
 use crate::shares::{self, Share};
+use crate::snapshot::SnapshotError;
 use crate::timers::Alarm;
 use crate::vsock::{self, VsockPorts};
 
@@ -148,6 +150,8 @@ fn kick<D: VirtioDevice + 'static>(device: &Arc<Mutex<VirtioPci<D, DmaBus>>>) ->
         }
     })
 }
+/// What sits in the PCI slots, by name.
+type Functions = Vec<(String, Arc<dyn Part>)>;
 
 /// The board.
 pub(crate) struct Board {
@@ -166,6 +170,7 @@ pub(crate) struct Board {
     config_ports: Mutex<ConfigPorts>,
     ecam: Mutex<Ecam>,
     pci: Arc<PciBus>,
+    functions: Functions,
     pci_window: Range<u64>,
     ecam_base: u64,
     pm_base: u16,
@@ -227,8 +232,11 @@ impl Board {
             apics: apics.clone(),
             about: &about.pci,
             next: 1,
+            parts: Vec::new(),
         };
-        let _ = pci.plug(0, Arc::new(Mutex::new(HostBridge::new())));
+        let bridge = Arc::new(Mutex::new(HostBridge::new()));
+        slots.parts.push(("host-bridge".into(), bridge.clone()));
+        let _ = pci.plug(0, bridge);
         slots.plug(Entropy)?;
         let mut host_ports = Vec::new();
         if !parts.ports.is_empty() {
@@ -261,6 +269,7 @@ impl Board {
         }
 
         let board = Board {
+            functions: slots.parts,
             pit: Mutex::new(Pit::new(clock.clone(), isa(0))),
             rtc: Mutex::new(Rtc::new(clock.clone(), isa(8))),
             serial: Mutex::new(Serial::new(isa(4), parts.serial)),
@@ -316,6 +325,71 @@ impl Board {
         if let Some(port) = &self.console {
             port.kick();
         }
+    }
+
+    /// What a snapshot keeps, in the order in which it is loaded: interrupt
+    /// controllers before the devices that drive their pins.
+    fn parts(&self) -> Vec<(&str, &dyn Part)> {
+        let Board {
+            ioapic,
+            pic,
+            pit,
+            rtc,
+            pm,
+            i8042,
+            serial,
+            config_ports,
+            ecam,
+            functions,
+            // the same devices once more, wires, addresses, and the host's side
+            ioapic_eoi: _,
+            pic_ack: _,
+            pci: _,
+            pci_window: _,
+            ecam_base: _,
+            pm_base: _,
+            clock: _,
+            alarm: _,
+            gate: _,
+            console: _,
+            button: _,
+            threads: _,
+            kicks: _,
+            qemu,
+            port92,
+        } = self;
+        let mut parts: Vec<(&str, &dyn Part)> = vec![
+            ("ioapic", ioapic),
+            ("pic", pic),
+            ("pit", pit),
+            ("rtc", rtc),
+            ("pm", pm),
+            ("i8042", i8042),
+            ("com1", serial),
+            ("port92", port92),
+            ("pci-ports", config_ports),
+            ("ecam", ecam),
+        ];
+        parts.extend(qemu.parts());
+        parts.extend(functions.iter().map(|(name, function)| (name.as_str(), &**function)));
+        parts
+    }
+
+    /// Whether the machine boots an image that QEMU would boot.
+    pub(crate) fn is_for_image(&self) -> bool {
+        self.qemu.for_image()
+    }
+
+    /// The devices' state; the machine is paused.
+    pub(crate) fn save(&self) -> Result<Vec<PartState>, SnapshotError> {
+        parts::save(&self.parts())
+    }
+
+    /// Takes over the devices' state; before the machine runs.
+    pub(crate) fn load(&self, states: Vec<PartState>) -> Result<(), SnapshotError> {
+        parts::load(&self.parts(), states)?;
+        self.pci.refresh();
+        Ok(())
     }
 
     /// When the next device timer is due, in guest nanoseconds.
@@ -453,6 +527,7 @@ struct Slots<'a> {
     apics: Arc<ToApics>,
     about: &'a boot::acpi::Pci,
     next: u8,
+    parts: Functions,
 }
 
 impl Slots<'_> {
@@ -475,6 +550,8 @@ impl Slots<'_> {
         config.enable(0b110);
         let function = Arc::new(Mutex::new(function));
         self.bus.plug(slot, function.clone()).map_err(|_| full(()))?;
+        let kind = lock(&function).device().device_type();
+        self.parts.push((format!("virtio-{kind}-slot-{slot}"), function.clone()));
         Ok(function)
     }
 }

@@ -8,6 +8,7 @@ use cpu::Model;
 use devices::virtio::console::PortConfig;
 
 use crate::shares::Share;
+use crate::snapshot::{Snapshot, SnapshotError};
 use crate::vsock::VsockPorts;
 
 /// A machine to be started.
@@ -30,6 +31,9 @@ pub struct Config {
     pub initrd_more: Vec<u8>,
     /// Kernel command line.
     pub cmdline: String,
+    /// Start from this instead of a kernel: `kernel`, `initrd`, `modules` and `cmdline`
+    /// are then not looked at.
+    pub snapshot: Option<Box<Snapshot>>,
     /// Block devices, in order: `/dev/vda`, `/dev/vdb` …
     pub disks: Vec<Disk>,
     /// Folders of the host; the guest mounts them by [`Share::tag`].
@@ -92,6 +96,15 @@ pub enum Place {
     Kept(PathBuf),
     /// In a file without a name in this folder, gone when the machine ends.
     Passing(PathBuf),
+}
+
+impl Disk {
+    /// The same by its full path, which a snapshot keeps; a file that is not there
+    /// stays as it is named.
+    pub(crate) fn with_full_path(&self) -> Disk {
+        let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        Disk { path, ..self.clone() }
+    }
 }
 
 /// Least RAM a machine starts with.
@@ -159,6 +172,9 @@ pub enum MachineError {
     /// Too many devices.
     #[error("there is no room for device {0} on the bus: give fewer disks and shares")]
     TooManyDevices(usize),
+    /// What it starts from.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The host.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

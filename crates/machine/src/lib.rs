@@ -13,6 +13,7 @@
 //! * `vcpu`: the thread of a processor; `gate`: what holds it while the machine is paused
 //! * `running`: a machine that runs, as its owner sees it
 //! * [`gdb`]: a debugger from outside
+//! * [`snapshot`]: a machine on disk; `parts`: its devices
 //! * `report`: a processor's state in words
 #![forbid(unsafe_code)]
 
@@ -25,10 +26,12 @@ mod epc;
 mod gate;
 pub mod gdb;
 mod interrupts;
+mod parts;
 mod qemu;
 mod report;
 mod running;
 mod shares;
+pub mod snapshot;
 mod timers;
 mod vcpu;
 mod vsock;
@@ -38,4 +41,5 @@ pub use drill::{DrillError, MAX_BUS_BYTES};
 pub use gate::{PauseError, Paused};
 pub use running::{Outcome, Prepared, Running, prepare};
 pub use shares::Share;
+pub use snapshot::{Snapshot, SnapshotError};
 pub use vsock::VsockPorts;

@@ -11,6 +11,7 @@ use devices::qemu::{DebugExit, ExitSink, FwCfg, TestMemory, TestPorts, testdev};
 
 use crate::board::{Access, lock};
 use crate::config::Config;
+use crate::parts::Part;
 
 /// PM1 control of the boards that QEMU had before 2014, as programs that switch off
 /// blindly still try it.
@@ -42,6 +43,19 @@ impl QemuDevices {
             .test_device
             .then(|| (Mutex::new(TestPorts::new((0..24).map(gsi))), Mutex::new(TestMemory::default())));
         Self { fw_cfg: wanted.fw_cfg.map(Mutex::new), exit, test }
+    }
+
+    /// What a snapshot keeps of them.
+    pub(crate) fn parts(&self) -> Vec<(&str, &dyn Part)> {
+        let QemuDevices { fw_cfg, exit, test } = self;
+        let mut parts: Vec<(&str, &dyn Part)> = Vec::new();
+        parts.extend(fw_cfg.iter().map(|device| ("fw-cfg", device as &dyn Part)));
+        parts.extend(exit.iter().map(|device| ("debug-exit", device as &dyn Part)));
+        if let Some((ports, memory)) = test {
+            parts.push(("test-ports", ports));
+            parts.push(("test-memory", memory));
+        }
+        parts
     }
 
     /// Whether the machine boots an image that QEMU would boot.

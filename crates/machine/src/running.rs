@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cpu::shared::request;
 use cpu::{Activity, Cpu, Engine};
+use devices::qemu::FwCfg;
 use devices::virtio::console::HostPort;
 use mem::secret::{SecretBox, SecretError, spawn_on_secret_stack};
 use mem::{DmaBus, Ram};
@@ -15,11 +16,12 @@ use sgx::Package;
 
 use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
 use crate::clock::GuestClock;
-use crate::config::{Config, MAX_CPUS, MIN_MEMORY, MachineError};
+use crate::config::{Config, Disk, MAX_CPUS, MIN_MEMORY, MachineError};
 use crate::entry::Entry;
 use crate::epc;
 use crate::gate::{Gate, PauseError, Paused};
 use crate::qemu;
+use crate::snapshot::{Shape, SnapshotError, State};
 use crate::timers::{self, Alarm};
 use crate::vcpu;
 
@@ -75,6 +77,7 @@ impl Shared {
 pub struct Running {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
+    shape: Shape,
     board: Arc<Board>,
     cpus: Arc<[Arc<cpu::Shared>]>,
     package: Arc<Package>,
@@ -97,22 +100,19 @@ pub struct Prepared {
 ///
 /// # Errors
 /// [`MachineError`], of one line with cause and remedy; nothing is left behind.
-pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError> {
+pub fn prepare(mut config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError> {
     check(&config)?;
     let spans = spans(config.memory);
     let epc_range = epc::place(&spans, config.epc.bytes);
-    let ranges: Vec<_> = spans.iter().map(|span| (span.start, span.end - span.start)).collect();
-    let ram = Ram::with_top(&ranges, epc_range.end)?;
-
     let about = describe(config.cpus, spans.clone(), epc_range.clone());
-    let layout = boot::Layout::new(spans, vec![about.pci.ecam(), epc_range.clone()]);
-    let guest = &**ram.guest();
-    let entry = Entry::load(&config, guest, &layout)?;
-    boot::acpi::write(guest, &about, &layout)?;
-    let fw_cfg = match &entry {
-        Entry::Linux(_) => None,
-        Entry::Image(image) => Some(qemu::fw_cfg(&config, image, &layout)),
+    let shape = Shape {
+        model: config.model.name,
+        cpus: config.cpus,
+        memory: config.memory,
+        epc: config.epc.bytes,
+        disks: config.disks.iter().map(Disk::with_full_path).collect(),
     };
+    let (ram, begin, fw_cfg) = fill_memory(&mut config, &about, spans, epc_range.clone(), &shape)?;
     let package = epc::package(config.epc, &config.model, config.cpus)?;
 
     let clock = Arc::new(GuestClock::new(config.model.tsc_hz));
@@ -121,6 +121,9 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
     let power = Arc::new(PowerSwitch::new(cpus.clone()));
     ram.code().set_listeners(cpus.iter().map(|c| c.clone() as Arc<dyn mem::CodeListener>).collect());
     let (gate, paused) = Gate::new(clock.clone(), cpus.clone());
+    if let Begin::Snapshot(state) = &begin {
+        paused.set_guest_ns(state.guest_ns);
+    }
     let memory = Arc::new(DmaBus::new(ram.guest().clone(), epc_range.clone())?);
     let (board, ports) = Board::new(Parts {
         description: &about,
@@ -140,10 +143,10 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
     let mut engines = Vec::new();
     for id in 0..config.cpus {
         let mut cpu = Cpu::new(id, config.model.clone(), ram.clone(), board.clone(), cpus[id].clone());
-        if id == 0 {
-            entry.enter(&mut cpu);
-        } else {
-            cpu.activity = Activity::WaitForSipi;
+        match &begin {
+            Begin::Kernel(entry) if id == 0 => entry.enter(&mut cpu),
+            Begin::Kernel(_) => cpu.activity = Activity::WaitForSipi,
+            Begin::Snapshot(state) => load_cpu(&mut cpu, state)?,
         }
         cpu.set_sgx(package.clone(), epc_range.start);
         // enclaves run on its registers
@@ -158,6 +161,7 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
     let running = Arc::new(Running {
         shared,
         gate,
+        shape,
         board,
         cpus,
         package,
@@ -165,6 +169,13 @@ pub fn prepare(config: Config) -> Result<(Prepared, Vec<HostPort>), MachineError
         stop: Arc::default(),
         threads: Mutex::default(),
     });
+    // after the local APICs: devices drive their wires as they are loaded
+    if let Begin::Snapshot(state) = begin {
+        for (index, value) in state.launch_hash.into_iter().enumerate() {
+            running.package.set_launch_hash_msr(index, value);
+        }
+        running.board.load(state.devices)?;
+    }
     Ok((Prepared { running, engines, clock, alarm, paused }, ports))
 }
 
@@ -213,8 +224,46 @@ fn no_secret_memory(e: SecretError) -> MachineError {
     MachineError::Epc(e.to_string())
 }
 
+/// Where processors begin.
+enum Begin {
+    Kernel(Entry),
+    Snapshot(Box<State>),
+}
+
+/// RAM with what the machine starts from in it, and what the firmware configuration
+/// device tells of that.
+fn fill_memory(
+    config: &mut Config,
+    about: &boot::acpi::Board,
+    spans: Vec<Range<u64>>,
+    epc: Range<u64>,
+    shape: &Shape,
+) -> Result<(Ram, Begin, Option<FwCfg>), MachineError> {
+    let ranges: Vec<_> = spans.iter().map(|span| (span.start, span.end - span.start)).collect();
+    if let Some(snapshot) = config.snapshot.take() {
+        snapshot.check(shape)?;
+        let ram = snapshot.ram(&ranges, epc.end)?;
+        return Ok((ram, Begin::Snapshot(Box::new(snapshot.into_state())), None));
+    }
+    let ram = Ram::with_top(&ranges, epc.end)?;
+    let layout = boot::Layout::new(spans, vec![about.pci.ecam(), epc]);
+    let guest = &**ram.guest();
+    let entry = Entry::load(config, guest, &layout)?;
+    boot::acpi::write(guest, about, &layout)?;
+    let fw_cfg = match &entry {
+        Entry::Linux(_) => None,
+        Entry::Image(image) => Some(qemu::fw_cfg(config, image, &layout)),
+    };
+    Ok((ram, Begin::Kernel(entry), fw_cfg))
+}
+
+fn load_cpu(cpu: &mut Cpu, state: &State) -> Result<(), SnapshotError> {
+    let saved = state.cpus.get(cpu.id).ok_or(SnapshotError::Damaged("a processor is missing"))?;
+    Ok(cpu.load_state(saved)?)
+}
+
 /// Where `memory` bytes of RAM lie, in whole pages.
-fn spans(memory: u64) -> Vec<Range<u64>> {
+pub(crate) fn spans(memory: u64) -> Vec<Range<u64>> {
     const HIGH: u64 = 1 << 32;
     let memory = memory & !0xfff;
     let low = memory.min(LOW_RAM_END);
@@ -330,6 +379,14 @@ impl Running {
     /// Asks all processors for attention.
     pub(crate) fn request_all(&self, bits: u32) {
         self.cpus.iter().for_each(|cpu| cpu.request(bits));
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
     }
 
     /// The SGX part of the machine's processors.

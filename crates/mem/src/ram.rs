@@ -1,10 +1,11 @@
 //! The VM's RAM: host memory and its place in the physical address map.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use vm_memory::bitmap::{Bitmap, BitmapSlice, WithBitmapSlice};
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::code::CodeMap;
 
@@ -96,17 +97,47 @@ impl Ram {
     /// # Errors
     /// [`MemError`] if the host refuses the memory.
     pub fn with_top(ranges: &[(u64, u64)], top: u64) -> Result<Self, MemError> {
+        Self::mapped(ranges, top, None)
+    }
+
+    /// The same with content: `file`, from `offset` on, holds the ranges one after
+    /// the other. Pages are read when touched and copied when written; the file
+    /// itself is not changed, and must not be while this lives.
+    ///
+    /// # Errors
+    /// [`MemError`] if the host refuses the memory, or the file is too short.
+    pub fn restored(
+        ranges: &[(u64, u64)],
+        top: u64,
+        file: &Arc<File>,
+        offset: u64,
+    ) -> Result<Self, MemError> {
+        Self::mapped(ranges, top, Some((file, offset)))
+    }
+
+    fn mapped(
+        ranges: &[(u64, u64)],
+        top: u64,
+        mut content: Option<(&Arc<File>, u64)>,
+    ) -> Result<Self, MemError> {
         let top = ranges.iter().map(|&(gpa, len)| gpa + len).fold(top, u64::max);
         let code = Arc::new(CodeMap::new(top));
         let mut mapped = Vec::new();
         for &(gpa, len) in ranges {
             let fail = |reason: String| MemError::Reserve { bytes: len, reason };
             let watch = DmaWatch { code: Some(code.clone()), base: gpa };
+            let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
             let region = MmapRegionBuilder::new_with_bitmap(len as usize, watch)
-                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-                .build()
-                .map_err(|e| fail(e.to_string()))?;
+                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+            let region = match &mut content {
+                None => region.with_mmap_flags(flags | libc::MAP_ANONYMOUS),
+                Some((file, offset)) => {
+                    let at = FileOffset::from_arc(file.clone(), *offset);
+                    *offset += len;
+                    region.with_mmap_flags(flags).with_file_offset(at)
+                }
+            };
+            let region = region.build().map_err(|e| fail(e.to_string()))?;
             let region = GuestRegionMmap::new(region, GuestAddress(gpa))
                 .ok_or_else(|| fail("address range overflows".into()))?;
             mapped.push(region);

@@ -5,6 +5,7 @@ mod session;
 
 use crate::log;
 use crate::ports::Ports;
+use crate::resume;
 use crate::setup;
 use agent_proto::{Decoder, FrameError, ToGuest, ToHost, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -297,7 +298,8 @@ impl Agent {
     }
 
     fn message(&mut self, message: ToGuest) {
-        if !self.queued.is_empty() && message != ToGuest::Shutdown {
+        let at_once = matches!(message, ToGuest::Shutdown | ToGuest::Resume { .. });
+        if !self.queued.is_empty() && !at_once {
             if self.queued.len() < QUEUE_LIMIT {
                 self.queued.push_back(message);
             } else {
@@ -344,6 +346,10 @@ impl Agent {
                 }
             }
             ToGuest::Shutdown => self.shutdown = true,
+            ToGuest::Resume { wall_ns, seed } => match resume::resume(wall_ns, &seed) {
+                Ok(()) => self.say(&ToHost::Resumed),
+                Err(e) => self.refuse(format!("cannot go on from a snapshot: {e}")),
+            },
             other => self.refuse(format!("not understood: {other:?}")),
         }
     }

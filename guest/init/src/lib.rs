@@ -18,4 +18,5 @@ pub mod ports;
 pub mod power;
 pub mod pump;
 pub mod root;
+pub mod resume;
 pub mod setup;

@@ -41,15 +41,20 @@ impl Apic {
         self.base
     }
 
-    /// WRMSR to `IA32_APIC_BASE`. Legal transitions (*figure 10-27*): disabled
-    /// to xAPIC, xAPIC to x2APIC, either to disabled.
-    pub(super) fn write_base(&mut self, value: u64) -> Result<Option<Effect>, Gp> {
+    /// Whether `IA32_APIC_BASE` can have this value.
+    pub(super) fn is_base(&self, value: u64) -> bool {
         let width = u32::from(self.config.maxphyaddr.clamp(32, 52));
         let mut allowed = BSP | EN | ((1 << width) - 1) & !0xfff;
         if self.config.x2apic {
             allowed |= EXTD;
         }
-        if value & !allowed != 0 || value & (EN | EXTD) == EXTD {
+        value & !allowed == 0 && value & (EN | EXTD) != EXTD
+    }
+
+    /// WRMSR to `IA32_APIC_BASE`. Legal transitions (*figure 10-27*): disabled
+    /// to xAPIC, xAPIC to x2APIC, either to disabled.
+    pub(super) fn write_base(&mut self, value: u64) -> Result<Option<Effect>, Gp> {
+        if !self.is_base(value) {
             return Err(Gp);
         }
         match (self.mode(), mode(value)) {

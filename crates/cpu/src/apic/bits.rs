@@ -21,6 +21,17 @@ impl Bits256 {
         self.0[usize::from(vector >> 5)] >> (vector & 31) & 1 != 0
     }
 
+    /// The eight registers.
+    pub(super) fn words(&self) -> [u32; 8] {
+        self.0
+    }
+
+    /// From the eight registers; `None` if a vector below 16 is among them,
+    /// which no interrupt has.
+    pub(super) fn from_words(words: [u32; 8]) -> Option<Self> {
+        (words[0] & 0xffff == 0).then_some(Self(words))
+    }
+
     pub(super) fn highest(&self) -> Option<u8> {
         let i = self.0.iter().rposition(|w| *w != 0)?;
         Some((i * 32) as u8 + self.0[i].ilog2() as u8)

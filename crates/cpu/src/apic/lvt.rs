@@ -31,6 +31,10 @@ pub enum Lvt {
 impl Lvt {
     pub(super) const COUNT: usize = 7;
 
+    /// All, in the order of their numbers.
+    pub(super) const ALL: [Lvt; Lvt::COUNT] =
+        [Lvt::Cmci, Lvt::Timer, Lvt::Thermal, Lvt::Performance, Lvt::Lint0, Lvt::Lint1, Lvt::Error];
+
     /// By offset in the xAPIC page.
     pub(super) fn at(offset: u32) -> Option<Self> {
         Some(match offset {
@@ -65,6 +69,15 @@ impl Apic {
             known |= REMOTE_IRR;
         }
         !known
+    }
+
+    /// Whether an LVT register can hold this value.
+    pub(super) fn is_lvt(&self, lvt: Lvt, value: u32) -> bool {
+        let mut bits = lvt.writable(self.config.tsc_deadline);
+        if bits & LEVEL != 0 && value & LEVEL != 0 {
+            bits |= REMOTE_IRR;
+        }
+        value & !bits == 0 && (self.svr & SVR_ENABLE != 0 || value & MASKED != 0)
     }
 
     pub(super) fn write_lvt(&mut self, lvt: Lvt, value: u32, now: u64) {

@@ -19,6 +19,7 @@ mod ipi;
 mod lvt;
 mod msr;
 mod regs;
+mod state;
 mod timer;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests;
 pub use base::Mode;
 pub use ipi::{Delivery, Destination, Ipi, lowest_priority, x2apic_ldr};
 pub use lvt::Lvt;
+pub use state::ApicState;
 pub use timer::Ratio;
 
 use bits::Bits256;
@@ -115,6 +117,7 @@ mod error {
     pub(super) const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
     pub(super) const RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
     pub(super) const ILLEGAL_REGISTER: u32 = 1 << 7;
+    pub(super) const ALL: u32 = SEND_ILLEGAL_VECTOR | RECEIVE_ILLEGAL_VECTOR | ILLEGAL_REGISTER;
 }
 
 impl Apic {

@@ -4,7 +4,12 @@
 //! looks. Expiries are exact multiples, so a late host causes no drift;
 //! periods that passed unnoticed give one interrupt.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Apic, Lvt, lvt::MASKED};
+
+/// Bits of the divide configuration register.
+const DIVIDE: u32 = 0b1011;
 
 /// Ratio of two clocks: `bus` ticks of the timer's input clock take as long as
 /// `tsc` ticks of the TSC. Zeros count as 1.
@@ -85,6 +90,44 @@ impl Timer {
         self.start = now;
         self.expired = 0;
         self.running = count != 0;
+    }
+}
+
+/// What a snapshot keeps of the timer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TimerState {
+    initial: u32,
+    first: u32,
+    start: u64,
+    expired: u64,
+    running: bool,
+    divide: u32,
+    tsc_deadline: u64,
+}
+
+impl Timer {
+    pub(super) fn save(&self) -> TimerState {
+        let &Timer { initial, first, start, expired, running, divide, tsc_deadline } = self;
+        TimerState { initial, first, start, expired, running, divide, tsc_deadline }
+    }
+
+    /// The timer of a snapshot under that LVT register; `None` if it cannot be.
+    pub(super) fn restore(state: &TimerState, lvt: u32) -> Option<Timer> {
+        let &TimerState { initial, first, start, expired, running, divide, tsc_deadline } = state;
+        let possible = match mode(lvt) {
+            TimerMode::TscDeadline => !running,
+            _ => tsc_deadline == 0,
+        };
+        (possible && divide & !DIVIDE == 0).then_some(Timer {
+            initial,
+            first,
+            start,
+            expired,
+            running,
+            divide,
+            tsc_deadline,
+        })
     }
 }
 
@@ -198,7 +241,7 @@ impl Apic {
     pub(super) fn write_divide(&mut self, value: u32, now: u64) {
         self.settle_timer(now);
         let count = self.current_count(now);
-        self.timer.divide = value & 0b1011;
+        self.timer.divide = value & DIVIDE;
         if self.timer.running {
             self.timer.load(count, now);
         }

@@ -288,12 +288,14 @@ impl Paging {
         let mut pdpte = [0; 4];
         for (at, entry) in (self.cr3 & 0xffff_ffe0..).step_by(8).zip(&mut pdpte) {
             *entry = self.read_entry(ram, PagingMode::Pae, at);
-            let reserved = !(self.address() | 0xe00 | pte::P | pte::PWT | pte::PCD);
-            if *entry & pte::P != 0 && *entry & reserved != 0 {
-                return None;
-            }
         }
-        Some(pdpte)
+        pdpte.iter().all(|&entry| self.is_pdpte(entry)).then_some(pdpte)
+    }
+
+    /// Whether a page-directory-pointer register can hold that.
+    pub fn is_pdpte(&self, entry: u64) -> bool {
+        let reserved = !(self.address() | 0xe00 | pte::P | pte::PWT | pte::PCD);
+        entry & pte::P == 0 || entry & reserved == 0
     }
 
     /// The error code's bits that say what kind of access it was.

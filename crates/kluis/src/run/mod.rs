@@ -3,6 +3,7 @@
 //! * [`plan`]: what is to be built, or why it cannot be; [`multiboot`]: modules in `--initrd`
 //! * [`session`]: the conversation with the guest's agent
 //! * [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
+//! * [`save`]: a snapshot of the machine
 //! * [`console`]: the guest's serial port
 //! * [`terminal`], [`signals`], [`progress`]: the host's side
 //! * [`confine`]: the walls around the process; [`again`]: `--reboot`
@@ -15,6 +16,7 @@ mod escape;
 mod multiboot;
 mod plan;
 mod progress;
+pub(crate) mod save;
 mod session;
 mod signals;
 mod stats;
@@ -24,18 +26,22 @@ mod trace;
 mod verdict;
 
 use crate::cli::{ImageName, RunArgs};
-use crate::control::Control;
+use crate::control::{Control, TakeSnapshot};
 use crate::exit::Error;
+use crate::snapshot::owner::{self, Owner};
+use crate::snapshot::prepare;
 use crate::{host, units};
 use ::platform::Platform;
-use agent_proto::{PORT_CONTROL, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Stream};
+use agent_proto::{PORT_CONTROL, PORT_STDERR, PORT_STDIN, PORT_STDOUT, SEED_LEN, Stream};
 use console::{Console, Tee};
 use devices::virtio::console::{HostPort, PortConfig};
 use escape::{Action, Escape};
-use machine::{Config, Running};
-use plan::{Access, HostTerminal, Plan};
+use machine::{Config, Running, Snapshot};
+use plan::Access;
+pub(crate) use plan::{HostTerminal, Plan};
 use progress::Progress;
-use session::{Channels, End, Event, Front, Session};
+use save::Done;
+use session::{Channels, End, Event, First, Front, Session};
 use stats::{Stats, Times};
 use std::fs::File;
 use std::io;
@@ -45,7 +51,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use streams::{Outlet, Port};
 use terminal::Raw;
 use verdict::{Circumstances, Verdict};
@@ -69,12 +75,31 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         size: terminal::size(),
         term: std::env::var_os("TERM").unwrap_or_default().into_vec(),
     };
-    let plan = Plan::new(args, &host_terminal)?;
     let again = again::Again::inherited()?;
     if args.reboot && again.is_none() {
         return again::supervise();
     }
-    let files = Files::of(&plan, dir, args.quiet)?;
+    let mut platform = crate::platform::for_machine(dir)?;
+    let platform_id = platform.info().id;
+    let order = prepare::order()?;
+    let from = Origin::of(args, &host_terminal, order.is_some(), dir, &platform_id)?;
+    let plan = match &from {
+        Some(from) => Plan::of_snapshot(args, from.snapshot.about(), from.owner.session, &host_terminal)?,
+        None => Plan::new(args, &host_terminal)?,
+    };
+    if order.is_some() && matches!(plan.access, Access::Serial) {
+        return Err(Error::bad(
+            "a machine on the serial port tells nobody when it is ready: prepare one with Kluis's agent",
+        ));
+    }
+    let files = match &from {
+        Some(_) => Files { disks: plan.disks.clone(), ..Files::default() },
+        None => Files::of(&plan, dir, args.quiet)?,
+    };
+    let (start_from, from) = match from {
+        Some(from) => (Some(Box::new(from.snapshot)), Some((from.path, from.owner.session))),
+        None => (None, None),
+    };
     if !args.quiet
         && let Some((total, _)) = host::memory()
         && plan.memory > total
@@ -86,7 +111,6 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         );
     }
 
-    let mut platform = crate::platform::for_machine(dir)?;
     let (events_in, events) = mpsc::channel();
     let raw = match &plan.access {
         Access::Agent { tty, .. } => *tty,
@@ -96,6 +120,10 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     let (tee, new_file) = tee(args, serial)?;
     let console = Console::new(tee);
     let channels = Incoming::new(&events_in);
+    if let Some((_, owner::Session::Command { arrived: [stdout, stderr], .. })) = from {
+        channels.stdout.go_on_after(stdout);
+        channels.stderr.go_on_after(stderr);
+    }
     let config = Config {
         model: plan.model.clone(),
         cpus: plan.cpus,
@@ -106,6 +134,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         initrd_more: files.initrd_more,
         modules: plan.modules.clone(),
         cmdline: plan.cmdline.clone(),
+        snapshot: start_from,
         disks: files.disks,
         shares: plan.shares.clone(),
         vsock: plan.vsock.clone(),
@@ -121,7 +150,10 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
             // it was made for this run, which does not take place
             let _ = std::fs::remove_file(file);
         }
-        Error::bad(e)
+        match &from {
+            Some((path, _)) => crate::snapshot::of_file(path, &e),
+            None => Error::bad(e),
+        }
     })?;
     // only now: a machine that is refused leaves nothing
     crate::platform::keep(&mut platform, args.quiet)?;
@@ -153,7 +185,8 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     write_console(&console, serial)?;
     let standing = prepared.start().map_err(Error::failed)?;
     if let Some(control) = &control {
-        control.serve(running.clone()).unwrap_or_else(unseen);
+        let snapshots = take_snapshot(&running, &platform_id, &events_in);
+        control.serve(running.clone(), snapshots).unwrap_or_else(unseen);
     }
     match &gdb {
         // it is dropped when the debugger lets the machine go on
@@ -174,15 +207,26 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         console_out: console.outlet(),
         incoming: channels,
         // only now: what is refused is told in one line
-        front: Host::new(args.quiet, raw, &plan, start, running.clone()),
+        front: Host::new(args.quiet, from.is_none(), raw, &plan, start, running.clone()),
         events,
         start,
         deadline: args.timeout.map(|t| start + t),
         times: (None, None),
     };
-    let ended = run.watch_machine(&events_in).and_then(|()| match &plan.access {
-        Access::Agent { exec, tty } => run.with_agent(exec, *tty, ports, events_in),
-        Access::Serial => run.on_serial_port(events_in),
+    let from = from.map(|(_, session)| session);
+    let ended = run.watch_machine(&events_in).and_then(|()| match (&plan.access, order) {
+        (Access::Agent { .. }, Some(order)) => {
+            let save = save::Request::prepared(running.clone(), order.file, &platform_id, &order.key);
+            run.with_agent(First::Save(save), false, from, ports, events_in)
+        }
+        (Access::Agent { exec, tty }, None) => {
+            let first = match from {
+                Some(owner::Session::Command { input_ended, .. }) => First::GoOn { input_ended },
+                _ => First::Exec(exec.clone()),
+            };
+            run.with_agent(first, *tty, from, ports, events_in)
+        }
+        (Access::Serial, _) => run.on_serial_port(events_in),
     });
     // without threads there is no session, but there is a machine to stop
     let end = ended.unwrap_or_else(|e| End::Broken(e.to_string()));
@@ -192,6 +236,50 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         again.tell();
     }
     Ok(code)
+}
+
+/// Where a machine that is not booted comes from.
+struct Origin {
+    path: PathBuf,
+    snapshot: Snapshot,
+    owner: Owner,
+}
+
+impl Origin {
+    /// The snapshot that `args` names, or one prepared for them; `None` to boot, as
+    /// always where one is being prepared.
+    fn of(
+        args: &RunArgs,
+        terminal: &HostTerminal,
+        prepares: bool,
+        dir: &Path,
+        platform: &str,
+    ) -> Result<Option<Origin>, Error> {
+        let path = match &args.snapshot {
+            _ if prepares => return Ok(None),
+            Some(path) => path.clone(),
+            None if args.warm => prepare::warm(args, terminal, dir, platform)?,
+            None => return Ok(None),
+        };
+        let (snapshot, owner) = crate::snapshot::open(&path)?;
+        if owner.platform != platform && !args.other_platform {
+            let why = "was taken on another platform: what is sealed there cannot be unsealed here; give that \
+                       one with --platform, or add --other-platform";
+            return Err(crate::snapshot::of_file(&path, &why));
+        }
+        Ok(Some(Origin { path, snapshot, owner }))
+    }
+}
+
+/// What the control socket does when it is asked for a snapshot: it asks the session.
+fn take_snapshot(running: &Arc<Running>, platform: &str, events: &Sender<Event>) -> TakeSnapshot {
+    let (running, platform, events) = (running.clone(), platform.to_owned(), events.clone());
+    Box::new(move |file, stop| {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let request = save::Request::new(running.clone(), file, stop, &platform, reply);
+        events.send(Event::Snapshot(request)).map_err(|_| "the machine ends".to_owned())?;
+        answer.recv().unwrap_or_else(|_| Err("the machine ended before that".into()))
+    })
 }
 
 /// The port of a debugger, and whether the machine waits for it.
@@ -205,16 +293,20 @@ fn debugger(gdb: units::Gdb) -> Result<(machine::gdb::Server, bool), Error> {
 }
 
 /// What the machine boots and has as disks.
-struct Files {
-    kernel: PathBuf,
-    initrd: Option<PathBuf>,
+#[derive(Default)]
+pub(crate) struct Files {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: Option<PathBuf>,
     initrd_more: Vec<u8>,
     disks: Vec<machine::Disk>,
 }
 
 impl Files {
     /// The user's own, or an image's, which is made if it is not there.
-    fn of(plan: &Plan, platform: &Path, quiet: bool) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn of(plan: &Plan, platform: &Path, quiet: bool) -> Result<Self, Error> {
         let disks = plan.disks.clone();
         if let Some(kernel) = &plan.kernel {
             let (kernel, initrd) = (kernel.clone(), plan.initrd.clone());
@@ -332,8 +424,15 @@ struct Host {
 }
 
 impl Host {
-    fn new(quiet: bool, wants_raw: bool, plan: &Plan, start: Instant, running: Arc<Running>) -> Self {
-        let progress = (!quiet && matches!(plan.access, Access::Agent { .. })).then(|| {
+    fn new(
+        quiet: bool,
+        boots: bool,
+        wants_raw: bool,
+        plan: &Plan,
+        start: Instant,
+        running: Arc<Running>,
+    ) -> Self {
+        let progress = (!quiet && boots && matches!(plan.access, Access::Agent { .. })).then(|| {
             let name = plan.size.map(|s| format!("{}, ", s.name)).unwrap_or_default();
             let cpus =
                 if plan.cpus == 1 { "1 processor".into() } else { format!("{} processors", plan.cpus) };
@@ -401,6 +500,10 @@ impl Port for SerialPort {
         thread::sleep(Duration::from_millis(2));
     }
     fn kick(&self) {}
+    fn accepted(&self) -> u64 {
+        // nobody counts there
+        0
+    }
 }
 
 /// A machine that runs.
@@ -442,31 +545,42 @@ impl Run<'_> {
 
     fn with_agent(
         &mut self,
-        exec: &[u8],
+        first: First,
         tty: bool,
+        from: Option<owner::Session>,
         ports: Vec<HostPort>,
         events: Sender<Event>,
     ) -> Result<End, Error> {
         let ports: [HostPort; 4] =
             ports.try_into().map_err(|_| Error::failed("the machine has other ports than asked for"))?;
         let [control, stdin, stdout, stderr] = ports.map(|port| Arc::new(port) as Arc<dyn Port>);
+        let has_input = !matches!(first, First::GoOn { input_ended: true } | First::Save(_));
         for (outlet, port, to, stream) in [
             (&self.incoming.stdout, stdout, rustix::stdio::stdout(), Stream::Stdout),
             (&self.incoming.stderr, stderr, rustix::stdio::stderr(), Stream::Stderr),
         ] {
             streams::spawn_writer(outlet, port, own(to)?, stream, events.clone()).map_err(no_thread)?;
         }
-        self.front.start_input = Some(Box::new(move || {
-            let escape = tty.then(Escape::default);
-            streams::spawn_reader(own(rustix::stdio::stdin())?, stdin, escape, events).map_err(no_thread)
-        }));
+        if has_input {
+            self.front.start_input = Some(Box::new(move || {
+                let escape = tty.then(Escape::default);
+                streams::spawn_reader(own(rustix::stdio::stdin())?, stdin, escape, events).map_err(no_thread)
+            }));
+        }
         let channels = Channels {
             control,
             control_in: self.incoming.control.clone(),
             stdout: self.incoming.stdout.clone(),
             stderr: self.incoming.stderr.clone(),
         };
-        let mut session = Session::new(&channels, &mut self.front, exec.to_vec(), tty);
+        let mut session = Session::new(&channels, &mut self.front, first, tty);
+        if from.is_some() {
+            let mut seed = [0; SEED_LEN];
+            getrandom::fill(&mut seed)
+                .map_err(|e| Error::failed(format!("the host gives no random bytes for the guest: {e}")))?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            session.resume(now.as_nanos() as u64, seed);
+        }
         let end = session.run(&self.events, self.deadline);
         self.times = session.times();
         let ready = self.times.0.is_some();
@@ -523,6 +637,11 @@ impl Run<'_> {
                 Ok(Event::Escape(Action::PowerOff)) => self.running.power_button(),
                 Ok(Event::Escape(Action::Help)) => self.front.note(escape::HELP),
                 Ok(Event::EpcLost(loss)) => self.front.alert(&epc_lost(loss)),
+                Ok(Event::Snapshot(request)) => match request.serve(|| Some(owner::Session::Serial)) {
+                    Done::Stopped => return Ok(End::Saved),
+                    Done::Failed(why) => return Ok(End::Broken(why)),
+                    Done::Answered | Done::Later(_) => {}
+                },
                 Ok(Event::Control | Event::InputEnd { .. } | Event::OutputGone(..)) => {}
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {

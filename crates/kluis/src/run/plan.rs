@@ -6,10 +6,12 @@ use crate::capacity::Capacity;
 use crate::cli::{ImageName, RunArgs};
 use crate::exit::Error;
 use crate::sizes::{self, Size};
+use crate::snapshot::owner::Session;
 use crate::units;
 use agent_proto::{Exec, Mount, ToGuest, Tty};
 use cpu::Model;
 use machine::config::{MAX_CPUS, MIN_MEMORY};
+use machine::snapshot::{About, DiskRecord};
 use machine::{Disk, MachineError, Module, Share, VsockPorts};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -182,6 +184,60 @@ impl Plan {
         })
     }
 
+    /// The machine of a snapshot, and the way into its guest.
+    ///
+    /// # Errors
+    /// It cannot be here, or does not fit what was asked for.
+    pub(crate) fn of_snapshot(
+        args: &RunArgs,
+        about: &About,
+        session: Session,
+        terminal: &HostTerminal,
+    ) -> Result<Self, Error> {
+        let model = model(&about.model)?;
+        check_shape(&model, about.cpus, about.memory, about.epc).map_err(Error::bad)?;
+        Capacity::of_host()
+            .check(about.memory, about.epc)
+            .map_err(|why| Error::bad(format!("the snapshot's machine {why}")))?;
+        let access = match session {
+            Session::Idle => agent(args, terminal)?,
+            _ if !args.command.is_empty() => {
+                return Err(Error::bad(
+                    "the snapshot's guest has something to go on with: leave out the command",
+                ));
+            }
+            Session::Command { tty, .. } => Access::Agent { exec: Vec::new(), tty },
+            Session::Serial => Access::Serial,
+        };
+        check_shares(&args.share).map_err(Error::bad)?;
+        let vsock = VsockPorts {
+            connect: ports("--vsock", &args.vsock)?,
+            listen: ports("--vsock-listen", &args.vsock_listen)?,
+        };
+        let disk = |disk: &DiskRecord| Disk {
+            path: disk.path.clone().into(),
+            read_only: disk.read_only,
+            overlay: None,
+        };
+        Ok(Self {
+            size: None,
+            image: ImageName::Default,
+            overlay: None,
+            model,
+            cpus: about.cpus,
+            memory: about.memory,
+            epc: about.epc,
+            kernel: None,
+            initrd: None,
+            modules: Vec::new(),
+            cmdline: String::new(),
+            disks: about.disks.iter().map(disk).collect(),
+            shares: args.share.iter().map(|share| share.host.clone()).collect(),
+            vsock,
+            access,
+        })
+    }
+
     /// Whether the guest can write to something that outlives it.
     pub(crate) fn keeps_data(&self) -> bool {
         self.overlay.is_some()
@@ -242,7 +298,7 @@ fn check_shape(model: &Model, cpus: usize, memory: u64, epc: u64) -> Result<(), 
     if memory < MIN_MEMORY {
         return Err(MachineError::TooLittleMemory { given: memory >> 20, least: MIN_MEMORY >> 20 });
     }
-    let most = (1u64 << model.phys_bits).saturating_sub((1 << 30) + epc);
+    let most = (1u64 << model.phys_bits).saturating_sub((1u64 << 30).saturating_add(epc));
     if memory > most {
         return Err(MachineError::TooMuchMemory { given: memory >> 30, most: most >> 30, model: model.name });
     }

@@ -2,9 +2,11 @@
 //! output: the host's side of the protocol (*agent-proto*).
 
 use super::escape::Action;
+use super::save::{Done, Request};
 use super::streams::{Outlet, Port};
 use crate::exit::Error;
-use agent_proto::{Decoder, ExitStatus, Stream, ToGuest, ToHost, VERSION};
+use crate::snapshot::owner;
+use agent_proto::{Decoder, ExitStatus, SEED_LEN, Stream, ToGuest, ToHost, VERSION};
 use machine::Outcome;
 use signal_hook::consts::{SIGTSTP, SIGWINCH};
 use std::collections::VecDeque;
@@ -41,6 +43,8 @@ pub(crate) enum Event {
     Escape(Action),
     /// The EPC is lost.
     EpcLost(mee::Loss),
+    /// Somebody asks for a snapshot.
+    Snapshot(Request),
     /// The machine ended.
     Over(Outcome),
 }
@@ -58,6 +62,8 @@ pub(crate) enum End {
     Signal(i32),
     /// A person at the terminal stopped the machine.
     Quit,
+    /// It ended with a snapshot.
+    Saved,
     /// It cannot go on; cause and remedy.
     Broken(String),
 }
@@ -91,6 +97,20 @@ pub(crate) struct Channels {
     pub(crate) stderr: Outlet,
 }
 
+/// What a session begins with, once the guest is ready.
+#[derive(Debug)]
+pub(crate) enum First {
+    /// A command: the frame that starts it.
+    Exec(Vec<u8>),
+    /// A command that runs already, as a snapshot says.
+    GoOn {
+        /// Its input has ended.
+        input_ended: bool,
+    },
+    /// A snapshot, and no command.
+    Save(Request),
+}
+
 /// The command ended; its output is still coming.
 struct Draining {
     status: ExitStatus,
@@ -105,8 +125,15 @@ struct Draining {
 pub(crate) struct Session<'a> {
     channels: &'a Channels,
     front: &'a mut dyn Front,
-    /// The frame that starts the command, until it is sent.
-    exec: Option<Vec<u8>>,
+    /// What is to be done first, until it is.
+    first: Option<First>,
+    /// The agent has its port open and reads.
+    connected: bool,
+    /// A command was started.
+    commanded: bool,
+    input_ended: bool,
+    /// A snapshot that somebody waits for.
+    asked: Option<Request>,
     tty: bool,
     decoder: Decoder,
     outbox: VecDeque<u8>,
@@ -117,13 +144,17 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// A session that sends the frame `exec` once the guest is ready; `tty`
-    /// says whether it asks for a terminal.
-    pub(crate) fn new(channels: &'a Channels, front: &'a mut dyn Front, exec: Vec<u8>, tty: bool) -> Self {
+    /// A session that does `first` once the guest is ready; `tty` says whether its
+    /// command has a terminal.
+    pub(crate) fn new(channels: &'a Channels, front: &'a mut dyn Front, first: First, tty: bool) -> Self {
         Self {
             channels,
             front,
-            exec: Some(exec),
+            first: Some(first),
+            connected: false,
+            commanded: false,
+            input_ended: false,
+            asked: None,
             tty,
             decoder: Decoder::new(),
             outbox: VecDeque::new(),
@@ -132,6 +163,13 @@ impl<'a> Session<'a> {
             ended_at: None,
             last_signal: None,
         }
+    }
+
+    /// The machine is from a snapshot: its agent is there already, and is given true
+    /// time and fresh randomness before anything else.
+    pub(crate) fn resume(&mut self, wall_ns: u64, seed: [u8; SEED_LEN]) {
+        self.connected = true;
+        self.say(&ToGuest::Resume { wall_ns, seed });
     }
 
     /// When the agent said that it is ready, and when the command ended.
@@ -143,7 +181,7 @@ impl<'a> Session<'a> {
     pub(crate) fn run(&mut self, events: &Receiver<Event>, deadline: Option<Instant>) -> End {
         loop {
             self.flush();
-            if let Some(end) = self.settle() {
+            if let Some(end) = self.settle().or_else(|| self.save()) {
                 return end;
             }
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
@@ -176,7 +214,8 @@ impl<'a> Session<'a> {
             let slow = draining.since.elapsed() > Duration::from_millis(200);
             return Some(if slow { 10 * TICK } else { TICK });
         }
-        (self.exec.is_none() && !self.outbox.is_empty()).then_some(TICK)
+        let waiting = self.connected && !self.outbox.is_empty();
+        (waiting || self.asked.is_some()).then_some(TICK)
     }
 
     fn handle(&mut self, event: Event) -> Option<End> {
@@ -184,6 +223,7 @@ impl<'a> Session<'a> {
             Event::Control => self.control(),
             Event::Signal(signal) => self.signal(signal),
             Event::InputEnd { total } => {
+                self.input_ended = true;
                 self.say(&ToGuest::StdinEof { total });
                 None
             }
@@ -207,6 +247,16 @@ impl<'a> Session<'a> {
             Event::Escape(Action::Help) => {
                 self.front.note(super::escape::HELP);
                 None
+            }
+            Event::Snapshot(request) => {
+                let second = match self.asked {
+                    Some(_) => Some(request.refuse("another snapshot is being taken: try again")),
+                    None => {
+                        self.asked = Some(request);
+                        None
+                    }
+                };
+                second.and_then(|done| self.saved(done))
             }
             Event::EpcLost(loss) => {
                 self.front.alert(&super::epc_lost(loss));
@@ -255,25 +305,16 @@ impl<'a> Session<'a> {
                 "the guest's agent speaks version {version}, this Kluis version {VERSION}: \
                  use an initrd made by this version (`kluis image build`)"
             ))),
-            ToHost::Hello { .. } => {
-                let Some(frame) = self.exec.take() else {
-                    return Some(End::Broken("the guest's agent started anew; its command is lost".into()));
-                };
-                self.ready_at = Some(Instant::now());
-                // before whatever there was to be said meanwhile
-                let waiting = std::mem::replace(&mut self.outbox, frame.into());
-                self.outbox.extend(waiting);
-                match self.front.ready() {
-                    Ok(()) => {
-                        // it may have changed since the frame was made
-                        self.resize();
-                        None
-                    }
-                    Err(e) => Some(End::Broken(e.to_string())),
-                }
+            ToHost::Hello { .. } if self.connected => {
+                Some(End::Broken("the guest's agent started anew; its command is lost".into()))
             }
+            ToHost::Hello { .. } => {
+                self.connected = true;
+                self.begin()
+            }
+            ToHost::Resumed => self.begin(),
             ToHost::Exit { status, stdout, stderr } => {
-                if self.exec.is_some() || self.draining.is_some() {
+                if !self.commanded || self.draining.is_some() {
                     return Some(End::Broken("the guest's agent reports an end that cannot be".into()));
                 }
                 let now = Instant::now();
@@ -291,6 +332,73 @@ impl<'a> Session<'a> {
                 Some(End::Broken(format!("the guest's agent says what this Kluis does not know: {other:?}")))
             }
         }
+    }
+
+    /// The guest is ready.
+    fn begin(&mut self) -> Option<End> {
+        let frame = match self.first.take() {
+            None => return Some(End::Broken("the guest's agent says twice that it is ready".into())),
+            Some(First::Save(request)) => {
+                self.asked = Some(request);
+                return None;
+            }
+            Some(First::GoOn { input_ended }) => {
+                self.input_ended = input_ended;
+                Vec::new()
+            }
+            Some(First::Exec(frame)) => frame,
+        };
+        self.commanded = true;
+        self.ready_at = Some(Instant::now());
+        // before whatever there was to be said meanwhile
+        let waiting = std::mem::replace(&mut self.outbox, frame.into());
+        self.outbox.extend(waiting);
+        match self.front.ready() {
+            Ok(()) => {
+                // it may have changed since the frame was made
+                self.resize();
+                None
+            }
+            Err(e) => Some(End::Broken(e.to_string())),
+        }
+    }
+
+    /// Takes the snapshot that somebody waits for, if the moment is right.
+    fn save(&mut self) -> Option<End> {
+        let request = self.asked.take()?;
+        let done = if self.first.is_some() {
+            request.refuse("the guest is not ready yet: wait until its command runs")
+        } else if self.draining.is_some() {
+            request.refuse("the guest's command has ended: there is nothing left to go on with")
+        } else {
+            request.serve(|| self.between_frames().then(|| self.to_keep()))
+        };
+        self.saved(done)
+    }
+
+    fn saved(&mut self, done: Done) -> Option<End> {
+        match done {
+            Done::Answered => None,
+            Done::Stopped => Some(End::Saved),
+            Done::Failed(why) => Some(End::Broken(why)),
+            Done::Later(request) => {
+                self.asked = Some(request);
+                None
+            }
+        }
+    }
+
+    /// Whether both directions of the conversation stand between two frames.
+    fn between_frames(&self) -> bool {
+        self.outbox.is_empty() && self.decoder.is_empty() && self.channels.control_in.is_flushed()
+    }
+
+    fn to_keep(&self) -> owner::Session {
+        if !self.commanded {
+            return owner::Session::Idle;
+        }
+        let arrived = [&self.channels.stdout, &self.channels.stderr].map(Outlet::arrived);
+        owner::Session::Command { tty: self.tty, input_ended: self.input_ended, arrived }
     }
 
     /// After the command's end: done when its output is out.
@@ -320,14 +428,14 @@ impl<'a> Session<'a> {
     fn signal(&mut self, signal: i32) -> Option<End> {
         match signal {
             SIGWINCH => {
-                if self.exec.is_none() {
+                if self.commanded {
                     self.resize();
                 }
                 return None;
             }
             SIGTSTP => {
                 self.front.suspend();
-                if self.exec.is_none() {
+                if self.commanded {
                     self.resize();
                 }
                 return None;
@@ -336,7 +444,7 @@ impl<'a> Session<'a> {
         }
         let insists = self.last_signal.is_some_and(|(last, at)| last == signal && at.elapsed() < INSIST);
         // a terminal's own keys come as bytes: a signal is meant for Kluis
-        if self.exec.is_some() || self.draining.is_some() || self.tty || insists {
+        if !self.commanded || self.draining.is_some() || self.tty || insists {
             return Some(End::Signal(signal));
         }
         let Ok(number @ 1..=64) = u8::try_from(signal) else {
@@ -376,7 +484,7 @@ impl<'a> Session<'a> {
     /// Sends what the control port takes now. Linux drops what comes before
     /// the agent has the port open.
     fn flush(&mut self) {
-        while self.exec.is_none() && !self.outbox.is_empty() {
+        while self.connected && !self.outbox.is_empty() {
             let (front, _) = self.outbox.as_slices();
             match self.channels.control.write(front) {
                 0 => return,

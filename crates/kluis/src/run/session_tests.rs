@@ -28,6 +28,9 @@ impl Port for Control {
     }
     fn wait_room(&self, _: Duration) {}
     fn kick(&self) {}
+    fn accepted(&self) -> u64 {
+        0
+    }
 }
 
 #[derive(Default)]
@@ -142,7 +145,7 @@ fn play(
     let mut frame = Vec::new();
     ToGuest::Exec(exec).encode(&mut frame).unwrap();
     let mut face = Face::default();
-    let end = Session::new(&channels, &mut face, frame, tty)
+    let end = Session::new(&channels, &mut face, First::Exec(frame), tty)
         .run(&events, Some(Instant::now() + limit.unwrap_or(Duration::from_secs(60))));
     agent.join().unwrap();
     channels.stdout.end();

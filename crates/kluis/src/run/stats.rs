@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How a run ended, for programs.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ending {
-    /// `command`, `machine`, `timeout`, `signal`, `stopped` or `failure`.
+    /// `command`, `machine`, `timeout`, `signal`, `stopped`, `snapshot` or `failure`.
     pub(crate) kind: &'static str,
     /// Code of the command, if it ended by itself.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,6 +27,8 @@ pub(crate) trait Port: Send + Sync {
     fn wait_room(&self, timeout: Duration);
     /// The sink that was full has room again.
     fn kick(&self);
+    /// Bytes queued so far.
+    fn accepted(&self) -> u64;
 }
 
 impl Port for HostPort {
@@ -38,6 +40,9 @@ impl Port for HostPort {
     }
     fn kick(&self) {
         HostPort::kick(self);
+    }
+    fn accepted(&self) -> u64 {
+        HostPort::accepted(self)
     }
 }
 
@@ -138,6 +143,11 @@ impl Outlet {
         let mut q = self.lock();
         let refused = std::mem::take(&mut q.refused);
         (q.bytes.drain(..).collect(), refused)
+    }
+
+    /// Another host had `bytes` before.
+    pub(crate) fn go_on_after(&self, bytes: u64) {
+        self.lock().arrived = bytes;
     }
 
     /// No more bytes come: a writer ends once all is written.
@@ -262,7 +272,6 @@ pub(crate) fn spawn_reader(
 ) -> io::Result<()> {
     thread::Builder::new().name("stdin".into()).spawn(move || {
         let mut buf = vec![0; PIECE];
-        let mut total = 0u64;
         loop {
             let n = match from.read(&mut buf) {
                 Ok(0) => break,
@@ -291,9 +300,8 @@ pub(crate) fn spawn_reader(
                     n => rest = &rest[n..],
                 }
             }
-            total += data.len() as u64;
         }
-        let _ = events.send(Event::InputEnd { total });
+        let _ = events.send(Event::InputEnd { total: port.accepted() });
     })?;
     Ok(())
 }
@@ -310,6 +318,9 @@ mod tests {
         waits: AtomicUsize,
     }
     impl Port for Slow {
+        fn accepted(&self) -> u64 {
+            self.bytes.lock().unwrap().len() as u64
+        }
         fn write(&self, data: &[u8]) -> usize {
             // every other call has no room
             if self.waits.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {

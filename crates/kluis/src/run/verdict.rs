@@ -81,6 +81,7 @@ impl Verdict {
             // a command did not end by itself: as if it was told to terminate
             End::Quit if known.command => Self::new(exit::SIGNAL + 15, "stopped"),
             End::Quit => Self::new(exit::OK, "stopped"),
+            End::Saved => Self::new(exit::OK, "snapshot"),
             End::Broken(why) => Self::failed("failure", why),
             End::Machine(outcome) => Self::of_machine(outcome, known),
         }
@@ -138,6 +139,7 @@ mod tests {
         assert_eq!(code(End::Signal(15), &booting), 143);
         assert_eq!(code(End::Machine(Outcome::DebugExit(3)), &shell), 7);
         assert_eq!(code(End::Quit, &shell), 0);
+        assert_eq!(code(End::Saved, &command), 0);
         assert_eq!(code(End::Quit, &command), 143);
         assert_eq!(code(End::Broken("x".into()), &command), 125);
         for outcome in [Outcome::PowerOff, Outcome::Reset] {

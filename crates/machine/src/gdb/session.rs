@@ -109,6 +109,7 @@ fn farewell(outcome: &Outcome) -> MultiThreadStopReason<u64> {
     match outcome {
         Outcome::PowerOff => MultiThreadStopReason::Exited(0),
         Outcome::Reset => MultiThreadStopReason::Exited(1),
+        Outcome::DebugExit(status) => MultiThreadStopReason::Exited(((status << 1) | 1) as u8),
         Outcome::Stopped => MultiThreadStopReason::Terminated(Signal::SIGKILL),
         Outcome::TripleFault(_) => MultiThreadStopReason::Terminated(Signal::SIGSEGV),
         _ => MultiThreadStopReason::Terminated(Signal::SIGABRT),

@@ -3,6 +3,7 @@
 mod interrupts;
 mod ipi;
 mod registers;
+mod state;
 mod timer;
 
 use super::*;

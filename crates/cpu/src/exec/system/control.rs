@@ -58,6 +58,15 @@ pub(crate) fn xcr0_allowed(model: &Model) -> Xcr0 {
     bits
 }
 
+/// Whether XCR0 of the model can have that value (*SDM vol. 3A §2.6*).
+pub(crate) fn is_xcr0(model: &Model, value: Xcr0) -> bool {
+    let avx512 = Xcr0::OPMASK | Xcr0::ZMM_HI256 | Xcr0::HI16_ZMM;
+    xcr0_allowed(model).contains(value)
+        && value.contains(Xcr0::X87)
+        && (!value.contains(Xcr0::AVX) || value.contains(Xcr0::SSE))
+        && (!value.intersects(avx512) || value.contains(avx512 | Xcr0::AVX))
+}
+
 impl Cpu {
     /// To be called when CR0, CR4, EFER or XCR0 have changed.
     pub(crate) fn control_changed(&mut self) {
@@ -163,7 +172,7 @@ impl Cpu {
         Ok(())
     }
 
-    fn write_control(&mut self, number: u8, value: u64) -> Result<(), Exception> {
+    pub(crate) fn write_control(&mut self, number: u8, value: u64) -> Result<(), Exception> {
         match number {
             0 => self.write_cr0(value),
             2 => {
@@ -373,13 +382,7 @@ fn xsetbv(cpu: &mut Cpu, _op: &Op) -> Ran {
     require_osxsave(cpu)?;
     cpu.require_cpl0()?;
     let new = Xcr0::from_bits_retain(cpu.edx_eax());
-    let avx512 = Xcr0::OPMASK | Xcr0::ZMM_HI256 | Xcr0::HI16_ZMM;
-    let bad = cpu.s.regs.get(gpr::RCX) as u32 != 0
-        || !xcr0_allowed(&cpu.model).contains(new)
-        || !new.contains(Xcr0::X87)
-        || new.contains(Xcr0::AVX) && !new.contains(Xcr0::SSE)
-        || new.intersects(avx512) && !new.contains(avx512 | Xcr0::AVX);
-    if bad {
+    if cpu.s.regs.get(gpr::RCX) as u32 != 0 || !is_xcr0(&cpu.model, new) {
         return Err(Exception::GP0);
     }
     cpu.s.xcr0 = new;

@@ -20,7 +20,7 @@ pub(super) mod table;
 pub(super) mod translation;
 pub(super) mod undefined;
 
-pub(crate) use control::xcr0_allowed;
+pub(crate) use control::{is_xcr0, xcr0_allowed};
 pub(crate) use misc::{Entropy, MONITOR_LINE, Monitor};
 
 use crate::decode::Build;

@@ -34,6 +34,8 @@ type Callback = Arc<dyn Fn() + Send + Sync>;
 
 pub(super) struct HostSide {
     pub(super) input: VecDeque<u8>,
+    /// Bytes of input taken since power-on.
+    pub(super) accepted: u64,
     /// The host has its end open.
     pub(super) open: bool,
     pub(super) guest_open: bool,
@@ -63,6 +65,7 @@ impl Shared {
         Self {
             side: Mutex::new(HostSide {
                 input: VecDeque::new(),
+                accepted: 0,
                 open: true,
                 guest_open: false,
                 size: (80, 25),
@@ -115,6 +118,7 @@ impl HostPort {
             }
             let n = data.len().min(self.shared.capacity.saturating_sub(side.input.len()));
             side.input.extend(&data[..n]);
+            side.accepted += n as u64;
             n
         };
         if n > 0 {
@@ -126,6 +130,12 @@ impl HostPort {
     /// Bytes [`HostPort::write`] would take now.
     pub fn room(&self) -> usize {
         self.shared.capacity.saturating_sub(self.shared.lock().input.len())
+    }
+
+    /// Bytes of input taken since power-on; a machine from a snapshot goes on
+    /// counting.
+    pub fn accepted(&self) -> u64 {
+        self.shared.lock().accepted
     }
 
     /// Bytes of input the guest has not got yet.

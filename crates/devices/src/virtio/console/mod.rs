@@ -89,6 +89,8 @@ struct PortState {
     taken: u32,
     /// Input not yet delivered.
     input: Vec<u8>,
+    /// Input taken since power-on, in bytes.
+    accepted: u64,
 }
 
 /// What a snapshot keeps of the console.
@@ -345,14 +347,20 @@ impl VirtioDevice for Console {
     fn power_cycle(&mut self) {
         self.reset();
         for port in &self.ports {
-            port.host.lock().input.clear();
+            let mut host = port.host.lock();
+            host.input.clear();
+            host.accepted = 0;
+            drop(host);
             port.host.made_room();
         }
     }
 
     fn save(&self) -> ConsoleState {
-        let port =
-            |p: &Port| PortState { input: p.host.lock().input.iter().copied().collect(), ..p.s.clone() };
+        let port = |p: &Port| {
+            let host = p.host.lock();
+            let input = host.input.iter().copied().collect();
+            PortState { input, accepted: host.accepted, ..p.s.clone() }
+        };
         ConsoleState { multiport: self.multiport, ports: self.ports.iter().map(port).collect() }
     }
 
@@ -369,6 +377,7 @@ impl VirtioDevice for Console {
         for (p, mut s) in self.ports.iter_mut().zip(state.ports) {
             let mut host = p.host.lock();
             host.input = std::mem::take(&mut s.input).into();
+            host.accepted = std::mem::take(&mut s.accepted);
             host.guest_open = s.open;
             drop(host);
             p.s = s;

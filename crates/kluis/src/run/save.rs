@@ -1,0 +1,113 @@
+//! A snapshot of the machine that runs, taken by the session: between two frames of
+//! its conversation with the agent, so that another host can go on with it.
+
+use crate::control::Answer;
+use crate::snapshot::owner::{Owner, Session};
+use crate::units;
+use machine::Running;
+use serde_json::json;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+/// How long the session may take to come between two frames.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A wish for a snapshot.
+pub(crate) struct Request {
+    machine: Arc<Running>,
+    file: File,
+    stop: bool,
+    platform: String,
+    prepared: String,
+    reply: Option<SyncSender<Result<Answer, String>>>,
+    since: Instant,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Request")
+    }
+}
+
+/// What became of a wish.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It was answered, and the machine goes on.
+    Answered,
+    /// There is a snapshot, and the machine has ended with it.
+    Stopped,
+    /// The moment is not right.
+    Later(Request),
+    /// Nobody waits for the answer, and there is no snapshot.
+    Failed(String),
+}
+
+impl Request {
+    /// A snapshot of `machine` into `file`; the machine ends then if it is to
+    /// `stop`. `reply` gets the answer.
+    pub(crate) fn new(
+        machine: Arc<Running>,
+        file: File,
+        stop: bool,
+        platform: &str,
+        reply: SyncSender<Result<Answer, String>>,
+    ) -> Self {
+        let (platform, prepared, since) = (platform.into(), String::new(), Instant::now());
+        Self { machine, file, stop, platform, prepared, reply: Some(reply), since }
+    }
+
+    /// A snapshot for others to start from, with which the machine ends.
+    pub(crate) fn prepared(machine: Arc<Running>, file: File, platform: &str, of: &str) -> Self {
+        let (platform, prepared, since) = (platform.into(), of.into(), Instant::now());
+        Self { machine, file, stop: true, platform, prepared, reply: None, since }
+    }
+
+    /// It cannot be.
+    pub(crate) fn refuse(self, why: impl Into<String>) -> Done {
+        let why = why.into();
+        match self.reply {
+            Some(reply) => {
+                // who asked may have gone
+                let _ = reply.send(Err(why));
+                Done::Answered
+            }
+            None => Done::Failed(why),
+        }
+    }
+
+    /// Takes it, if `session` says what is to be kept; it is asked while nothing
+    /// moves.
+    pub(crate) fn serve(self, session: impl FnOnce() -> Option<Session>) -> Done {
+        if let Err(e) = self.machine.can_be_saved(self.stop) {
+            return self.refuse(e.to_string());
+        }
+        let paused = match self.machine.pause() {
+            Ok(paused) => paused,
+            Err(e) => return self.refuse(e.to_string()),
+        };
+        let Some(session) = session() else {
+            if self.since.elapsed() < PATIENCE {
+                return Done::Later(self);
+            }
+            return self.refuse("the guest's agent is in the middle of a message: try again");
+        };
+        let owner = Owner { platform: self.platform.clone(), session, prepared: self.prepared.clone() };
+        let contents = match self.machine.save(&paused, owner.value(), &self.file, &mut |_, _| {}) {
+            Ok(contents) => contents,
+            Err(e) => return self.refuse(e.to_string()),
+        };
+        if self.stop {
+            // before it could write to its disks again
+            self.machine.stop();
+        }
+        drop(paused);
+        if let Some(reply) = &self.reply {
+            let bytes = contents.pages * 4096;
+            let text = format!("Snapshot taken: {} of memory.\n", units::bytes(bytes));
+            let _ = reply.send(Ok(Answer { text, value: json!({ "pages": contents.pages }) }));
+        }
+        if self.stop { Done::Stopped } else { Done::Answered }
+    }
+}
