@@ -8,6 +8,7 @@
 //!
 //! * [`code`]: machine code on a processor
 //! * [`device`]: register accesses, rings and host events on devices
+//! * [`network`]: frames at the NAT
 //! * [`share`]: FUSE requests on a shared folder
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
@@ -19,6 +20,7 @@ pub mod device;
 pub mod files;
 pub mod input;
 pub mod mutate;
+pub mod network;
 pub mod share;
 
 /// A fuzz target.
@@ -91,6 +93,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "device_virtio_console", ..device::VIRTIO[2] },
     Target { name: "device_virtio_fs", ..device::VIRTIO[3] },
     Target { name: "device_virtio_vsock", ..device::VIRTIO[4] },
+    Target { name: "device_virtio_net", ..device::VIRTIO[5] },
+    Target { name: "network", run: network::run, seeds: network::seeds, cases: 150, max_len: 1024 },
     Target {
         name: "share_requests",
         run: share::share_requests,

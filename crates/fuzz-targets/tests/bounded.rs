@@ -94,7 +94,7 @@ bounded! {
     code_bytes kernel_image multiboot_image deb_image disk_overlay agent_frames snapshot_state
     device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
-    device_virtio_vsock share_requests
+    device_virtio_vsock device_virtio_net network share_requests
 }
 
 /// A fuzzer that never gets past the first check finds nothing.
@@ -112,6 +112,9 @@ fn seeds_reach_the_far_end() {
     }
     for (i, code) in fuzz_targets::code::seeds().iter().enumerate() {
         assert!(fuzz_targets::code::run(code) > 8, "code {i}");
+    }
+    for (i, frames) in fuzz_targets::network::seeds().iter().enumerate() {
+        assert!(net::fuzz(frames) > 2, "network {i}");
     }
     for (i, virtio) in fuzz_targets::device::virtio::seeds().iter().enumerate() {
         let completed = fuzz_targets::device::virtio::completed(virtio);

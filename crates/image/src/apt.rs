@@ -202,6 +202,18 @@ impl<'a> Apt<'a> {
         Ok(newest.map(|t| SystemTime::now().duration_since(t).unwrap_or_default()))
     }
 
+    /// The distribution's own sources of packages that apt here uses, as lines of a
+    /// *sources.list(5)*: those of others, which the host's user has added, are left out.
+    pub(crate) fn sources(&self) -> Result<String, ImageError> {
+        let mut command = self.command("apt-get");
+        command.args(["indextargets", "--format", SOURCE_FORMAT, "Created-By: Packages"]);
+        let (status, out, messages) = run(&mut command, "apt-get", |()| ())?;
+        if !status.success() {
+            return Err(failure("apt-get indextargets", &messages));
+        }
+        Ok(source_lines(&out))
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let mut option = |name: &str, value: &Path| {
@@ -217,6 +229,24 @@ impl<'a> Apt<'a> {
         command.args(["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
         command
     }
+}
+
+/// What apt tells of a source, by a separator that is in no address.
+const SOURCE_FORMAT: &str = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
+
+fn source_lines(targets: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for target in targets.lines() {
+        let ["Debian" | "Ubuntu", address, release, component] = target.split('|').collect::<Vec<_>>()[..]
+        else {
+            continue;
+        };
+        let line = format!("deb {address} {release} {component}\n");
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines.concat()
 }
 
 fn record(name: &str, stanza: Stanza) -> PackageRecord {
@@ -353,6 +383,14 @@ mod tests {
         Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2), other | more\n\
         Size: 1504\nSHA256: 00BE21c0c17f08ddf26e82d3b53fe7a41efa4a288938da6bb69e89c4b25c281d\n\n\
         Package: linux-image-cloud-amd64\nVersion: older\n";
+
+    #[test]
+    fn sources_are_the_distributions_own() {
+        let told = "Debian|http://mirror/debian/|trixie|main\nDebian|http://mirror/debian/|trixie|main\n\
+                    Someone|http://other/|stable|main\nDebian|http://mirror/sec/|trixie-security|main\nodd\n";
+        let lines = "deb http://mirror/debian/ trixie main\ndeb http://mirror/sec/ trixie-security main\n";
+        assert_eq!(source_lines(told), lines);
+    }
 
     #[test]
     fn candidate_and_its_kernel_are_read() {

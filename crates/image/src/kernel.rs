@@ -12,9 +12,10 @@ use std::path::Path;
 /// What init loads, by the name of its list: the first one at every boot, the
 /// console early, since the agent waits for it; the others when the machine has
 /// such a device (`guest/init`, `setup`).
-const LISTS: [(&str, &[&str]); 4] = [
+const LISTS: [(&str, &[&str]); 5] = [
     ("modules", &["virtio_pci", "virtio_console", "virtio_blk", "virtio_rng"]),
     ("modules.disk", &["ext4"]),
+    ("modules.net", &["virtio_net"]),
     ("modules.vsock", &["vmw_vsock_virtio_transport"]),
     ("modules.share", &["virtiofs"]),
 ];
@@ -197,6 +198,8 @@ mod tests {
             ("kernel/vmw_vsock_virtio_transport.ko", "depends=vsock\0"),
             ("kernel/fuse.ko", "depends=\0"),
             ("kernel/virtiofs.ko", "depends=fuse,jbd2\0"),
+            ("kernel/failover.ko", "depends=\0"),
+            ("kernel/virtio_net.ko", "depends=failover,jbd2\0"),
         ]);
         let builtin = builtin_names(b"kernel/drivers/block/virtio_blk.ko\n");
         let got = select(files, &builtin).unwrap();
@@ -205,10 +208,11 @@ mod tests {
         };
         assert_eq!(list(0), ["virtio", "virtio_ring", "virtio_pci", "virtio_console", "virtio_rng"]);
         assert_eq!(list(1), ["jbd2", "crc32c", "ext4"]);
-        assert_eq!(list(2), ["vsock", "vmw_vsock_virtio_transport"]);
         // what two lists need is in both
-        assert_eq!(list(3), ["jbd2", "fuse", "virtiofs"]);
-        assert_eq!(got.len(), 12);
+        assert_eq!(list(2), ["jbd2", "failover", "virtio_net"]);
+        assert_eq!(list(3), ["vsock", "vmw_vsock_virtio_transport"]);
+        assert_eq!(list(4), ["jbd2", "fuse", "virtiofs"]);
+        assert_eq!(got.len(), 14);
         assert_eq!(got[2].needs, ["virtio", "virtio_ring"]);
         assert_eq!(got[2].aliases, ["pci:v1AF4*"]);
         assert_eq!(got[4].path, "kernel/virtio-rng.ko");

@@ -399,6 +399,8 @@ Examples:
   kluis run --size Standard_DC2s_v3 --timeout 5m -- make-something
   kluis run --size Standard_DC8s_v3 --memory 4G --epc 512M -- nproc
   kluis run --cpus 8 --memory 2G --stats -- nproc
+  kluis run --publish 8080:80 -- httpd -f -h /etc
+  kluis run --network none -- ip link
   kluis run --share .:/work -- make -C /work
   kluis run --share ~/data:/data:ro --vsock-listen 7000=/tmp/guest -- serve
   kluis run --image debian -- gcc --version
@@ -432,6 +434,12 @@ Shares:
 Sockets:
   The guest is vsock address 3, the host 2. Of what the guest connects to on the
   host only the ports of --vsock are there.
+
+Network:
+  The guest is behind a NAT without root: it has 10.0.2.15 by DHCP, and reaches
+  what this host reaches but this host itself. --allow-host 3128 lets it use one
+  port here, as 10.0.2.2:3128. --publish 2222:22 lets programs here reach it, at
+  127.0.0.1 unless another address is given; host port 0 is any that is free.
 
 Own kernel:
   With --kernel or --initrd and no command, the first serial port is connected
@@ -506,6 +514,15 @@ pub(crate) struct RunArgs {
     /// Make a Unix socket; connections to it go to this vsock port of the guest (repeatable)
     #[arg(long, value_name = "PORT=SOCKET", value_parser = units::vsock)]
     pub(crate) vsock_listen: Vec<(u32, PathBuf)>,
+    /// The guest's network: nat, or none
+    #[arg(long, value_name = "KIND", default_value = "nat")]
+    pub(crate) network: units::Network,
+    /// Lead a port of this host to the guest: 2222:22, 0.0.0.0:8080:80, 5353:53/udp (repeatable)
+    #[arg(long, value_name = "[ADDR:]HOST:GUEST[/udp]", value_parser = units::publish)]
+    pub(crate) publish: Vec<net::Publish>,
+    /// Let the guest reach ports of this host's loopback, as ports of 10.0.2.2 (repeatable)
+    #[arg(long, value_name = "PORT,...", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) allow_host: Vec<u16>,
     /// Stop the machine after this time, booting included: 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) timeout: Option<Duration>,

@@ -1,5 +1,6 @@
 //! Quantities as people write them: memory, durations, disks.
 
+use net::{Protocol, Publish};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -187,6 +188,37 @@ pub(crate) fn vsock(text: &str) -> Result<(u32, PathBuf), String> {
     }
 }
 
+/// What the guest is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Network {
+    /// What the host reaches, by a NAT
+    Nat,
+    /// Nothing: there is no network device
+    None,
+}
+
+/// A published port: `2222:22`, `[ADDR:]HOST:GUEST[/udp]`; an IPv6 address in
+/// brackets.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence about it.
+pub(crate) fn publish(text: &str) -> Result<Publish, String> {
+    let wrong = || "is no pair of ports: write it as 2222:22, 0.0.0.0:8080:80 or 5353:53/udp".to_string();
+    let (ports, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((ports, "tcp")) => (ports, Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some(_) => return Err(wrong()),
+    };
+    let (host, guest) = ports.rsplit_once(':').ok_or_else(wrong)?;
+    let guest = guest.parse().ok().filter(|&port| port != 0).ok_or_else(wrong)?;
+    let host = match host.parse() {
+        Ok(port) => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        Err(_) => host.parse().map_err(|_| wrong()),
+    }?;
+    Ok(Publish { protocol, host, guest })
+}
+
 /// Number and unit.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
@@ -332,6 +364,20 @@ mod tests {
         assert_eq!(of("a,b.img"), Ok(("a,b.img".into(), false)));
         assert!(of("").is_err());
         assert!(of(",ro").is_err());
+    }
+
+    #[test]
+    fn ports_are_published_on_loopback_unless_told() {
+        let of = |text| publish(text).map(|p| (p.host.to_string(), p.guest, p.protocol));
+        assert_eq!(of("2222:22"), Ok(("127.0.0.1:2222".into(), 22, Protocol::Tcp)));
+        assert_eq!(of("0:22/tcp"), Ok(("127.0.0.1:0".into(), 22, Protocol::Tcp)));
+        assert_eq!(of("0.0.0.0:8080:80"), Ok(("0.0.0.0:8080".into(), 80, Protocol::Tcp)));
+        assert_eq!(of("[::1]:53:53/udp"), Ok(("[::1]:53".into(), 53, Protocol::Udp)));
+        for wrong in
+            ["", "22", "22:", ":22", "2222:0", "65536:22", "a:22", "1:2:3", "1:2/sctp", "::1:5:6", "1:2/"]
+        {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use devices::serial::Serial;
 use devices::virtio::blk::{BlockBackend, FileBackend};
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
 use devices::virtio::overlay::OverlayBackend;
-use devices::virtio::{BAR, BAR_LEN, Block, Entropy, VirtioDevice, VirtioPci};
+use devices::virtio::{BAR, BAR_LEN, Block, Entropy, Net, VirtioDevice, VirtioPci, net};
 use devices::{Clock, Device, IrqLine, PowerSink};
 use mem::DmaBus;
 
@@ -201,6 +201,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) vsock: &'a VsockPorts,
     pub(crate) ports: Vec<PortConfig>,
     pub(crate) qemu: Wanted,
+    pub(crate) network: Option<Net>,
 }
 
 impl Board {
@@ -248,6 +249,9 @@ impl Board {
                 let _ = gate.work_now(kick);
             });
             host_ports = ports;
+        }
+        if let Some(device) = parts.network {
+            net::connect(&slots.plug(device)?);
         }
         for (i, disk) in parts.disks.iter().enumerate() {
             let backend = open_disk(disk)?;

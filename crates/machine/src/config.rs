@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cpu::Model;
+use devices::virtio::Net;
 use devices::virtio::console::PortConfig;
 
 use crate::shares::Share;
@@ -40,6 +41,8 @@ pub struct Config {
     pub shares: Vec<Share>,
     /// Ports of the socket device; none: no such device.
     pub vsock: VsockPorts,
+    /// The network device; none: no network.
+    pub network: Option<Net>,
     /// Where COM1's output goes.
     pub serial: Box<dyn Write + Send>,
     /// Ports of the virtio console; none: no console device.

@@ -139,6 +139,7 @@ pub fn prepare(mut config: Config) -> Result<(Prepared, Vec<HostPort>), MachineE
         vsock: &config.vsock,
         ports: config.ports,
         qemu: qemu::Wanted { fw_cfg, debug_exit: config.debug_exit, test_device: config.test_device },
+        network: config.network,
     })?;
     let mut engines = Vec::new();
     for id in 0..config.cpus {

@@ -1,7 +1,7 @@
 //! Process 1 of Kluis's default guest, and the agent of guests with an init of
 //! their own. See the library for what it does.
 
-use kluis_init::{agent::Agent, cmdline, console, log, ports, power, root, setup};
+use kluis_init::{agent::Agent, cmdline, console, log, network, ports, power, root, setup};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn init() -> ! {
         log::error(format!("cannot start the system on disk: {}", root::switch(&device)));
         power::off();
     }
-    setup::loopback();
+    network::start();
     match ports::open() {
         Ok(Some(ports)) => {
             log::notice("ready");

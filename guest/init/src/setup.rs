@@ -1,5 +1,5 @@
 //! What every Linux program expects to find: file systems, devices, a host
-//! name, an environment, the loopback interface, drivers.
+//! name, an environment, drivers.
 
 use crate::log;
 use agent_proto::Mount;
@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -17,8 +16,12 @@ use std::path::Path;
 const MODULES: &str = "/etc/kluis/modules";
 /// Lists of those loaded only when the machine has a virtio device of a type
 /// (*virtio 1.2 §5*): loading takes time.
-const FOR_DEVICES: [(u16, &str); 3] =
-    [(2, "/etc/kluis/modules.disk"), (19, "/etc/kluis/modules.vsock"), (26, "/etc/kluis/modules.share")];
+const FOR_DEVICES: [(u16, &str); 4] = [
+    (1, "/etc/kluis/modules.net"),
+    (2, "/etc/kluis/modules.disk"),
+    (19, "/etc/kluis/modules.vsock"),
+    (26, "/etc/kluis/modules.share"),
+];
 
 /// Mounts the kernel's file systems. What fails is logged: a guest without
 /// `/dev/shm` is better than none.
@@ -87,27 +90,6 @@ fn login_shell(passwd: &str) -> String {
     let root = passwd.lines().find(|line| line.split(':').nth(2) == Some("0"));
     let shell = root.and_then(|line| line.split(':').nth(6)).filter(|shell| shell.starts_with('/'));
     shell.unwrap_or("/bin/sh").to_owned()
-}
-
-/// Brings the loopback interface up. Quietly does nothing in a kernel without
-/// networking.
-pub fn loopback() {
-    let Ok(socket) = std::net::UdpSocket::bind("0.0.0.0:0") else {
-        return;
-    };
-    // SAFETY: `ifreq` is plain data for which all zeroes is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the descriptor is a socket and the request a whole `ifreq`, as
-    // SIOCSIFFLAGS takes them (netdevice(7)).
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
-    if done != 0 {
-        let e = std::io::Error::last_os_error();
-        log::error(format!("cannot bring the loopback interface up: {e}"));
-    }
 }
 
 /// Loads the modules the image lists, as far as there are devices for them.

@@ -16,6 +16,7 @@
 pub mod blk;
 pub mod console;
 pub mod fs;
+pub mod net;
 pub mod overlay;
 mod pci;
 mod queue;
@@ -28,6 +29,7 @@ pub(crate) mod driver;
 pub use blk::Block;
 pub use console::Console;
 pub use fs::Fs;
+pub use net::Net;
 pub use pci::{BAR, BAR_LEN, VirtioPci, VirtioPciState};
 pub use queue::{Chain, ChainReader, ChainWriter, QueueError, QueueState, Queues};
 pub use rng::Entropy;
@@ -49,7 +51,7 @@ pub trait VirtioDevice: Send {
     /// What a snapshot keeps of it, the transport's part excepted.
     type State: Serialize + DeserializeOwned + PartialEq + Debug;
 
-    /// Device type (*§5*): 2 block, 3 console, 4 entropy, 19 socket, 26 file system.
+    /// Device type (*§5*): 1 network, 2 block, 3 console, 4 entropy, 19 socket, 26 file system.
     fn device_type(&self) -> u16;
 
     /// PCI class code it appears under.

@@ -144,6 +144,11 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
         self.mem
     }
 
+    /// Length of queue `q` as the driver chose it.
+    pub fn size(&self, q: usize) -> u16 {
+        self.list.get(q).map_or(0, |vq| vq.queue.size())
+    }
+
     /// How many chains wait in queue `q`; none if it is not enabled.
     ///
     /// # Errors
@@ -195,6 +200,30 @@ impl<'a, M: GuestMemory> Queues<'a, M> {
             vq.queue.add_used(self.mem, head, len)?;
             vq.completed = true;
         }
+        Ok(())
+    }
+
+    /// Gives several chains back at once, each with its head and the bytes
+    /// written: the driver sees all of them or none.
+    ///
+    /// # Errors
+    /// [`QueueError`] if the used ring cannot be written.
+    pub fn complete_together(&mut self, q: usize, chains: &[(u16, u32)]) -> Result<(), QueueError> {
+        let Some(vq) = self.list.get_mut(q).filter(|vq| vq.enabled()) else {
+            return Ok(());
+        };
+        let ring = |e| QueueError::Ring(virtio_queue::Error::GuestMemory(e));
+        let mut next = vq.queue.next_used();
+        for &(head, len) in chains {
+            let at = vq.used.wrapping_add(4 + 8 * u64::from(next % vq.queue.size()));
+            let element = [u32::from(head).to_le_bytes(), len.to_le_bytes()].concat();
+            self.mem.write_slice(&element, GuestAddress(at)).map_err(ring)?;
+            next = next.wrapping_add(1);
+        }
+        let index = GuestAddress(vq.used.wrapping_add(2));
+        self.mem.store(next.to_le(), index, Ordering::Release).map_err(ring)?;
+        vq.queue.set_next_used(next);
+        vq.completed = true;
         Ok(())
     }
 

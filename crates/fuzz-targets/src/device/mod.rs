@@ -37,4 +37,5 @@ pub(crate) const VIRTIO: &[Target] = &[
     target(virtio::console, virtio::seeds),
     target(virtio::fs, virtio::seeds),
     target(sockets::vsock, sockets::seeds),
+    target(virtio::net, virtio::seeds),
 ];

@@ -7,6 +7,7 @@ use devices::Device;
 use devices::pci::{PciFunction, command};
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
 use devices::virtio::fs::{Answer, FileServer, Fs, MAX_PENDING, Request};
+use devices::virtio::net::{self, MAX_FRAME, Net, QUEUE_FRAMES};
 use devices::virtio::{Block, Entropy, VirtioDevice, VirtioPci};
 use mem::{DmaBus, Ram};
 use std::collections::VecDeque;
@@ -226,6 +227,27 @@ fn run_console(data: &[u8]) -> u16 {
     })
 }
 
+fn run_net(data: &[u8]) -> u16 {
+    let (device, link) = Net::new([2, 0, 0, 0, 0, 1]);
+    let mut guest = Guest::new(device);
+    net::connect(&guest.function.clone());
+    guest.run(&mut Input::new(data), |input| {
+        match input.u8() % 3 {
+            0 => assert!(link.receive().is_none_or(|frame| frame.len() <= MAX_FRAME)),
+            // a full wire takes no more
+            1 => _ = link.send(vec![0x5a; usize::from(input.u16())]),
+            _ => while link.send(vec![0; 60]) {},
+        }
+        assert!(link.room() <= QUEUE_FRAMES);
+        link.flush();
+    })
+}
+
+/// The network device.
+pub(crate) fn net(data: &[u8]) {
+    run_net(data);
+}
+
 /// The block device over 64 KiB.
 pub(crate) fn blk(data: &[u8]) {
     run_block(data);
@@ -273,10 +295,10 @@ pub(crate) fn fs(data: &[u8]) {
 }
 
 /// How many chains of a queue came back, at most: of block device, console,
-/// entropy device and file system.
-pub fn completed(data: &[u8]) -> [u16; 4] {
+/// entropy device, file system and network device.
+pub fn completed(data: &[u8]) -> [u16; 5] {
     let entropy = Guest::new(Entropy).run(&mut Input::new(data), |_| {});
-    [run_block(data), run_console(data), entropy, run_fs(data)]
+    [run_block(data), run_console(data), entropy, run_fs(data), run_net(data)]
 }
 
 /// Inputs that start a device and use its queues.

@@ -97,8 +97,8 @@ APT::Install-Recommends \"false\";
 Acquire::Languages \"none\";
 ";
 
-/// Writes them.
-pub(super) fn write<W: Write>(tree: &mut Tree<W>) -> Result<(), ImageError> {
+/// Writes them; `sources` is where apt gets packages.
+pub(super) fn write<W: Write>(tree: &mut Tree<W>, sources: &str) -> Result<(), ImageError> {
     for (path, mode) in [
         ("etc", 0o755),
         ("etc/apt", 0o755),
@@ -126,6 +126,7 @@ pub(super) fn write<W: Write>(tree: &mut Tree<W>) -> Result<(), ImageError> {
         ("etc/hosts", "127.0.0.1 localhost kluis\n::1 localhost ip6-localhost ip6-loopback\n"),
         ("etc/fstab", "# The root file system is mounted by Kluis.\n"),
         ("etc/apt/apt.conf.d/90kluis", APT),
+        ("etc/apt/sources.list", sources),
         ("etc/dpkg/dpkg.cfg.d/kluis", DPKG),
         ("etc/ssh/sshd_config.d/kluis.conf", SSHD),
         ("etc/systemd/journald.conf.d/kluis.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n"),

@@ -46,12 +46,6 @@ left=$(inside /usr/bin/dpkg --audit)
 inside /usr/sbin/depmod "$(uname -r)"
 
 step "Finishing"
-suite=$(. /mnt/etc/os-release; echo "$VERSION_CODENAME")
-cat > /mnt/etc/apt/sources.list <<END
-deb http://deb.debian.org/debian $suite main
-deb http://deb.debian.org/debian $suite-updates main
-deb http://deb.debian.org/debian-security $suite-security main
-END
 rm -f /mnt/etc/ssh/ssh_host_* /mnt/usr/sbin/policy-rc.d /mnt/var/lib/dpkg/*-old /mnt/etc/*-
 rm -rf /mnt/var/cache/debconf/*-old /mnt/var/cache/ldconfig/* /mnt/tmp/* /mnt/var/tmp/*
 # each machine gets its own (machine-id(5))

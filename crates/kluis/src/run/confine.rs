@@ -32,12 +32,16 @@ pub(super) fn files(plan: &Plan, control: Option<&Control>, quiet: bool) -> Resu
     limits::confine(open_files).map_err(Error::failed)
 }
 
-/// Confines the process to the system calls of a machine.
+/// Confines the process to the system calls of a machine, and these.
 ///
 /// # Errors
 /// The kernel refuses the filter.
 pub(super) fn calls(plan: &Plan, quiet: bool) -> Result<(), Error> {
-    let calls = Calls { files: !plan.shares.is_empty(), unix: !plan.vsock.is_empty(), ..Calls::default() };
+    let calls = Calls {
+        files: !plan.shares.is_empty(),
+        unix: !plan.vsock.is_empty(),
+        internet: plan.network.is_some(),
+    };
     match calls.confine() {
         Err(JailError::Unsupported) => {
             if !quiet {

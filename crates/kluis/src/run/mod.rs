@@ -5,6 +5,7 @@
 //! * [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
 //! * [`save`]: a snapshot of the machine
 //! * [`console`]: the guest's serial port
+//! * [`network`]: `--network`, `--publish`, `--allow-host`
 //! * [`terminal`], [`signals`], [`progress`]: the host's side
 //! * [`confine`]: the walls around the process; [`again`]: `--reboot`
 //! * [`verdict`]: what the end means; [`stats`]: what it cost; [`trace`]: `--trace`
@@ -14,6 +15,7 @@ mod confine;
 mod console;
 mod escape;
 mod multiboot;
+mod network;
 mod plan;
 mod progress;
 pub(crate) mod save;
@@ -111,6 +113,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         );
     }
 
+    let (network, device) = network::prepare(&plan.network)?.unzip();
     let (events_in, events) = mpsc::channel();
     let raw = match &plan.access {
         Access::Agent { tty, .. } => *tty,
@@ -138,6 +141,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         disks: files.disks,
         shares: plan.shares.clone(),
         vsock: plan.vsock.clone(),
+        network: device,
         serial: Box::new(console.clone()),
         ports: if serial { Vec::new() } else { channels.ports() },
         strict: args.strict,
@@ -183,6 +187,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     confine::calls(&plan, args.quiet)?;
     signals::watch(raw, events_in.clone())?;
     write_console(&console, serial)?;
+    let network = network.map(|network| network.connect(args.quiet)).transpose()?;
     let standing = prepared.start().map_err(Error::failed)?;
     if let Some(control) = &control {
         let snapshots = take_snapshot(&running, &platform_id, &events_in);
@@ -203,6 +208,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         _platform: platform,
         _control: control,
         gdb: gdb.map(|(server, _)| server),
+        _network: network,
         console: console.clone(),
         console_out: console.outlet(),
         incoming: channels,
@@ -516,6 +522,8 @@ struct Run<'a> {
     /// Other commands find it while it runs.
     _control: Option<Control>,
     gdb: Option<machine::gdb::Server>,
+    /// What the guest is connected to.
+    _network: Option<net::Connected>,
     console: Console,
     console_out: Option<Outlet>,
     incoming: Incoming,

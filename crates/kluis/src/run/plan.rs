@@ -1,7 +1,7 @@
 //! From the command line to a machine that can be built, or the reason why
 //! not: everything that can be refused before anything is made.
 
-use super::multiboot;
+use super::{multiboot, network};
 use crate::capacity::Capacity;
 use crate::cli::{ImageName, RunArgs};
 use crate::exit::Error;
@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) shares: Vec<Share>,
     /// Unix sockets for the guest's sockets.
     pub(crate) vsock: VsockPorts,
+    /// The network.
+    pub(crate) network: Option<net::Config>,
     /// The way in.
     pub(crate) access: Access,
 }
@@ -147,6 +149,7 @@ impl Plan {
             ));
         }
 
+        let network = network(args)?;
         let own = args.kernel.is_some() || args.initrd.is_some();
         let access = match image {
             Some(_) if !args.command.is_empty() => {
@@ -163,8 +166,13 @@ impl Plan {
             (None, Access::Serial) => CMDLINE_CONSOLE,
             (None, _) => CMDLINE,
         };
+        // for our own init; other images know nothing of it
+        let address = network.as_ref().filter(|_| image.is_none() && !system).map(|_| network::address());
         let system = system.then_some(CMDLINE_SYSTEM);
-        let words = std::iter::once(base).chain(system).chain(args.append.iter().map(String::as_str));
+        let words = std::iter::once(base)
+            .chain(system)
+            .chain(address.as_deref())
+            .chain(args.append.iter().map(String::as_str));
         Ok(Self {
             size: (!by_shape).then_some(size),
             model,
@@ -180,6 +188,7 @@ impl Plan {
             disks: args.disk.clone(),
             shares: args.share.iter().map(|share| share.host.clone()).collect(),
             vsock,
+            network,
             access,
         })
     }
@@ -234,6 +243,7 @@ impl Plan {
             disks: about.disks.iter().map(disk).collect(),
             shares: args.share.iter().map(|share| share.host.clone()).collect(),
             vsock,
+            network: network(args)?,
             access,
         })
     }
@@ -243,6 +253,20 @@ impl Plan {
         self.overlay.is_some()
             || self.disks.iter().any(|disk| !disk.read_only)
             || self.shares.iter().any(|share| !share.read_only)
+    }
+}
+
+/// The network, if the machine has one.
+fn network(args: &RunArgs) -> Result<Option<net::Config>, Error> {
+    match args.network {
+        units::Network::Nat => Ok(Some(net::Config {
+            publish: args.publish.clone(),
+            allow_host: args.allow_host.iter().copied().collect(),
+        })),
+        units::Network::None if args.publish.is_empty() && args.allow_host.is_empty() => Ok(None),
+        units::Network::None => {
+            Err(Error::bad("--publish and --allow-host need a network: leave out --network none"))
+        }
     }
 }
 
@@ -411,7 +435,7 @@ mod tests {
         assert_eq!((p.size.unwrap().name, p.cpus, p.memory), ("Standard_DC1s_v2", 1, 4 << 30));
         assert_eq!(p.epc, 28 << 20);
         assert_eq!(p.model.name, "xeon-e-2288g");
-        assert_eq!(p.cmdline, CMDLINE);
+        assert_eq!(p.cmdline, format!("{CMDLINE} {}", network::address()));
     }
 
     #[test]
@@ -551,9 +575,24 @@ mod tests {
         let file = tmp.path().to_str().unwrap();
         let p = plan(&["--kernel", file, "--append", "a=b", "--append", "c"]).unwrap();
         assert!(matches!(p.access, Access::Serial));
-        assert_eq!(p.cmdline, format!("{CMDLINE_CONSOLE} a=b c"));
+        assert_eq!(p.cmdline, format!("{CMDLINE_CONSOLE} {} a=b c", network::address()));
         let p = plan(&["--kernel", file, "--", "true"]).unwrap();
         assert!(matches!(p.access, Access::Agent { tty: false, .. }));
+    }
+
+    #[test]
+    fn network_is_there_unless_refused() {
+        let p = plan(&["--publish", "2222:22", "--allow-host", "80,443", "--allow-host", "3128"]).unwrap();
+        let network = p.network.unwrap();
+        assert_eq!(network.publish[0].guest, 22);
+        assert_eq!(network.allow_host.into_iter().collect::<Vec<_>>(), [80, 443, 3128]);
+        let p = plan(&["--network", "none"]).unwrap();
+        assert!(p.network.is_none() && p.cmdline == CMDLINE);
+        for option in [["--publish", "2222:22"], ["--allow-host", "80"]] {
+            assert!(
+                refused(&[&["--network", "none"][..], &option].concat()).contains("leave out --network none")
+            );
+        }
     }
 
     #[test]

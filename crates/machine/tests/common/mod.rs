@@ -67,11 +67,12 @@ impl Kernel {
             disks: Vec::new(),
             shares: Vec::new(),
             vsock: machine::VsockPorts::default(),
+            network: None,
+            debug_exit: false,
+            test_device: false,
             serial: Box::new(std::io::sink()),
             ports: Vec::new(),
             strict: false,
-            debug_exit: false,
-            test_device: false,
         }
     }
 }
