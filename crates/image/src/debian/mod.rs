@@ -462,7 +462,8 @@ impl Shop {
 
     fn write_files(&self, path: &Path, packages: &[PackageRecord], kernel: &Path) -> Result<(), ImageError> {
         let mut tree = Tree::new(writer(path)?)?;
-        let apt = Apt::new(&self.cache.root.join("apt"), self.cache.progress)?;
+        let apt_folder = self.cache.root.join("apt");
+        let apt = Apt::new(&apt_folder, self.cache.progress)?;
         settings::write(&mut tree, &apt.sources()?)?;
         packages.iter().try_for_each(|p| tree.package(&self.deb(p)))?;
         // all modules: the initramfs has the few that every machine needs
