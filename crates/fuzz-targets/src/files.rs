@@ -360,6 +360,8 @@ fn tree() -> Vec<u8> {
         (format!("{base}/virtio_console.ko.xz"), xz(&module("depends=virtio\0"))),
         (format!("{base}/virtio-rng.ko.zst"), zstd(&module("depends=\0"))),
         (format!("{base}/virtio_net.ko"), module("depends=virtio\0")),
+        (format!("{base}/vmw_vsock_virtio_transport.ko"), module("depends=virtio\0")),
+        (format!("{base}/virtiofs.ko"), module("depends=virtio\0")),
         (format!("{base}/ext4.ko"), module("softdep=pre: virtio post: x\0")),
         (format!("{base}/{}", "long/".repeat(30)), Vec::new()),
     ] {

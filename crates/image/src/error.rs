@@ -103,7 +103,10 @@ impl ImageError {
         }
     }
 
+    /// A file that cannot be read. What it says of itself, control characters
+    /// included, may be part of the texts.
     pub(crate) fn format(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Format { what: what.into(), why: why.into() }
+        let plain = |text: String| text.replace(|c: char| c.is_control(), " ");
+        Self::Format { what: plain(what.into()), why: plain(why.into()) }
     }
 }

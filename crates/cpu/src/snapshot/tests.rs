@@ -44,7 +44,7 @@ fn busy(model: Model, cpl: u8) -> Cpu {
     s.x87.st[3] = 0x8000_1234_5678_9abc_def0 | 1 << 78;
     (s.x87.tag, s.x87.sw, s.mxcsr) = (0x0f, 0x3800, 0x1fa0);
     s.x87.set_cw(0x27f);
-    s.msr.mc0 = [1, 2, 3, 4];
+    s.msr.mc0 = [u64::MAX, 2, 3, 4];
     cpu.set_firmware_mtrrs(0xc000_0000);
     for (number, value) in [
         (n::LSTAR, 0xffff_ffff_8180_0000),

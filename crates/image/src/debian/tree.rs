@@ -263,10 +263,14 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-/// Refuses what would leave the tree.
+/// Refuses what would leave the tree, and what would break a line of dpkg's lists.
 fn check(path: &str, label: &str) -> Result<(), ImageError> {
     let inside = path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if inside { Ok(()) } else { Err(ImageError::format(label, format!("it has the path {path:?}"))) }
+    if inside && !path.contains(char::is_control) {
+        Ok(())
+    } else {
+        Err(ImageError::format(label, format!("it has the path {path:?}")))
+    }
 }
 
 /// Where the file really lies when its top folder is a link into `/usr`.
@@ -383,6 +387,7 @@ mod tests {
             ("./../x", Regular, ""),
             ("./a/../../x", Regular, ""),
             ("a//b", Regular, ""),
+            ("./a\nb", Regular, ""),
             ("./x", Link, "../../etc/passwd"),
             ("./dev/sda", Block, ""),
         ] {
