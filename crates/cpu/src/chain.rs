@@ -4,8 +4,8 @@
 //! a link of a chain: [`Handler`], which executes its op and goes straight on
 //! to that of the next op, by a jump where the compiler makes one of the call
 //! in tail position. Nothing depends on that: a block is at most
-//! [`crate::decode::MAX_OPS`] calls deep. Each block ends in an op of
-//! [`end`], which goes back to the engine.
+//! `decode::MAX_OPS` calls deep. Each block ends in an op of
+//! `end`, which goes back to the engine.
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ pub enum Chain {
     /// All instructions of the block are executed, and RIP says where execution
     /// continues.
     Through,
-    /// The block was left at some instruction: [`Cpu::left`] says more.
+    /// The block was left at some instruction: `Cpu::left` says more.
     Left,
 }
 
@@ -36,7 +36,7 @@ pub enum Chain {
 ///
 /// # Safety
 /// The pointer leads to an op of a sequence in memory that ends in one whose
-/// handler goes on to no other: [`end`], or one made by [`branch`].
+/// handler goes on to no other: `end`, or one made by [`branch`].
 pub type Handler = unsafe fn(&mut Cpu, *const Op) -> Chain;
 
 /// Where and why a chain was left.

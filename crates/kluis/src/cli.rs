@@ -496,7 +496,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kernel: Option<PathBuf>,
     /// Use this initial RAM disk instead of the default image's; for a multiboot image, give
-    /// it these modules: FILE[ ARGUMENTS],...
+    /// it these modules: `FILE[ ARGUMENTS],...`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) initrd: Option<PathBuf>,
     /// Add this to the kernel command line (repeatable)

@@ -323,7 +323,7 @@ fn exchange(path: &Path, ask: &Ask, file: Option<&File>) -> io::Result<Result<An
 /// Asks a machine and prints what it answers.
 ///
 /// # Errors
-/// As of [`ask`] and [`print`].
+/// As of [`ask`] and [`print()`].
 pub(crate) fn main(number: Option<u32>, question: &Ask, json: bool) -> Result<u8, Error> {
     print(&ask(number, question)?, json)?;
     Ok(crate::exit::OK)

@@ -3,8 +3,8 @@
 //!
 //! The guest is alone on 10.0.2.0/24 with a gateway, a name server and a DHCP
 //! server, which are all here. Its TCP connections end here and go on as
-//! connections of the host ([`tcp`]); its UDP conversations and pings have a
-//! socket of the host each ([`datagrams`]). [`policy`] decides what it may reach.
+//! connections of the host (`tcp`); its UDP conversations and pings have a
+//! socket of the host each (`datagrams`). `policy` decides what it may reach.
 //!
 //! | threat | guard |
 //! |---|---|

@@ -8,12 +8,12 @@
 //!   ID/               disk.img, vmlinuz, kernel.deb, manifest.json, initrd-KEY.cpio
 //! ```
 //!
-//! The host fetches packages and lays their files and dpkg's records out ([`tree`]);
+//! The host fetches packages and lays their files and dpkg's records out (`tree`);
 //! no program of theirs runs on it. The rest — making the file system, unpacking,
 //! maintainer scripts — is done by `setup.sh` in a Kluis machine with the small
 //! image, which the caller runs ([`Stage`]).
 //!
-//! The disk holds a Debian and nothing of Kluis but settings ([`settings`]): init
+//! The disk holds a Debian and nothing of Kluis but settings (`settings`): init
 //! and agent come with the initramfs, which is made anew when they change.
 
 mod disk;
