@@ -450,8 +450,7 @@ impl Engine {
     /// True if no processor can write `page` without telling us.
     fn confirmed(&mut self, page: u64) -> bool {
         let Some(epoch) = self.cache.unconfirmed(page) else { return true };
-        let me = self.cpu.id;
-        let all = self.cpu.shared.peers().iter().enumerate().all(|(i, peer)| i == me || peer.has_seen(epoch));
+        let all = self.cpu.shared.others().all(|peer| peer.has_seen(epoch));
         if all {
             self.cache.confirm(page);
         }

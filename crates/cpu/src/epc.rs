@@ -247,12 +247,10 @@ impl Cpu {
         self.acknowledge_epc(&package);
         let shared = self.shared.clone();
         if package.dram.want_evict() && package.dram.begin_evict().is_some() {
-            for peer in shared.peers().iter().filter(|peer| !std::ptr::eq(&***peer, &*shared)) {
-                peer.request(request::EPC);
-            }
+            shared.others().for_each(|peer| peer.request(request::EPC));
             self.acknowledge_epc(&package);
         }
-        let quiet = |epoch| shared.peers().iter().all(|peer| peer.epc_quiet(epoch));
+        let quiet = |epoch| shared.peers().all(|peer| peer.epc_quiet(epoch));
         if package.dram.finish_evict(quiet).is_err() {
             package.lose();
         }

@@ -2,7 +2,7 @@
 //! attention, its inbox of code-map news, and the machine's bus.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use mem::CodeListener;
@@ -59,7 +59,8 @@ pub struct Shared {
     pub apic: Mutex<Apic>,
     wake: (Mutex<()>, Condvar),
     bus: Arc<Mutex<()>>,
-    peers: OnceLock<Arc<[Arc<Shared>]>>,
+    /// Who owns them keeps them: they do not keep each other.
+    peers: OnceLock<Box<[Weak<Shared>]>>,
 }
 
 impl Shared {
@@ -91,13 +92,22 @@ impl Shared {
     }
 
     /// Names all processors of the machine, this one included, by number; once.
-    pub fn set_peers(&self, peers: Arc<[Arc<Shared>]>) {
-        let _ = self.peers.set(peers);
+    pub fn set_peers(&self, peers: &[Arc<Shared>]) {
+        let _ = self.peers.set(peers.iter().map(Arc::downgrade).collect());
     }
 
-    /// All processors of the machine, by number.
-    pub fn peers(&self) -> &[Arc<Shared>] {
+    fn weak_peers(&self) -> &[Weak<Shared>] {
         self.peers.get().map_or(&[], |peers| peers)
+    }
+
+    /// Number of processors of the machine.
+    pub fn peer_count(&self) -> usize {
+        self.weak_peers().len()
+    }
+
+    /// All processors of the machine, in order, but those that are gone already.
+    pub fn peers(&self) -> impl Iterator<Item = Arc<Shared>> {
+        self.weak_peers().iter().filter_map(Weak::upgrade)
     }
 
     /// Asks for attention, waking the processor if it waits.
@@ -203,10 +213,11 @@ impl Shared {
     /// processor waits for its turn, others have theirs.
     pub(crate) fn lock_bus(&self) -> MutexGuard<'_, ()> {
         let bus = self.take_bus();
-        for peer in self.others() {
+        let others: Vec<_> = self.others().collect();
+        for peer in &others {
             peer.request(request::BUS);
         }
-        for peer in self.others() {
+        for peer in &others {
             let still = || peer.idle.load(Ordering::SeqCst) || peer.parked.load(Ordering::SeqCst);
             // A machine that is being stopped may have lost a processor's thread.
             while !still() && self.pending.load(Ordering::SeqCst) & request::EXIT == 0 {
@@ -230,8 +241,9 @@ impl Shared {
         bus
     }
 
-    fn others(&self) -> impl Iterator<Item = &Arc<Shared>> {
-        self.peers().iter().filter(|peer| !std::ptr::eq(Arc::as_ptr(peer), self))
+    /// All processors but this one.
+    pub(crate) fn others(&self) -> impl Iterator<Item = Arc<Shared>> {
+        self.peers().filter(|peer| !std::ptr::eq(Arc::as_ptr(peer), self))
     }
 }
 
@@ -249,7 +261,7 @@ impl CodeListener for Shared {
 pub fn processors(count: usize) -> Arc<[Arc<Shared>]> {
     let bus = Arc::new(Mutex::new(()));
     let all: Arc<[Arc<Shared>]> = (0..count).map(|_| Arc::new(Shared::new(bus.clone()))).collect();
-    all.iter().for_each(|one| one.set_peers(all.clone()));
+    all.iter().for_each(|one| one.set_peers(&all));
     all
 }
 
@@ -312,6 +324,17 @@ mod tests {
     use crate::{Cpu, Engine, Model, bus::NoBus};
     use std::sync::atomic::AtomicUsize;
     use std::time::Instant;
+
+    #[test]
+    fn nothing_keeps_the_processors_of_a_machine_that_is_gone() {
+        let all = processors(3);
+        assert_eq!((all[1].peer_count(), all[1].peers().count(), all[1].others().count()), (3, 3, 2));
+        let one = Arc::downgrade(&all[0]);
+        let last = all[2].clone();
+        drop(all);
+        assert!(one.upgrade().is_none());
+        assert_eq!((last.peer_count(), last.peers().count(), last.others().count()), (3, 1, 0));
+    }
 
     #[test]
     fn while_one_processor_holds_the_bus_no_other_executes() {

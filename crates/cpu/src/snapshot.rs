@@ -110,9 +110,24 @@ impl X87State {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MsrState {
+/// [`MsrState`], and [`Msrs`] as it: each register once, by one name in both.
+macro_rules! msr_state {
+    ($($register:ident: $kind:ty,)*) => {
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct MsrState {
+            $($register: $kind,)*
+        }
+
+        impl From<&Msrs> for MsrState {
+            fn from(&Msrs { $($register),* }: &Msrs) -> Self {
+                Self { $($register),* }
+            }
+        }
+    };
+}
+
+msr_state! {
     star: u64,
     lstar: u64,
     cstar: u64,
@@ -135,51 +150,6 @@ struct MsrState {
 }
 
 impl MsrState {
-    fn of(msrs: &Msrs) -> Self {
-        let &Msrs {
-            star,
-            lstar,
-            cstar,
-            sfmask,
-            kernel_gs_base,
-            sysenter_cs,
-            sysenter_esp,
-            sysenter_eip,
-            tsc_aux,
-            tsc_adjust,
-            pat,
-            misc_enable,
-            spec_ctrl,
-            mtrr_def_type,
-            mtrr_fixed,
-            mtrr_variable,
-            mcg_status,
-            mc0,
-            microcode,
-        } = msrs;
-        Self {
-            star,
-            lstar,
-            cstar,
-            sfmask,
-            kernel_gs_base,
-            sysenter_cs,
-            sysenter_esp,
-            sysenter_eip,
-            tsc_aux,
-            tsc_adjust,
-            pat,
-            misc_enable,
-            spec_ctrl,
-            mtrr_def_type,
-            mtrr_fixed,
-            mtrr_variable,
-            mcg_status,
-            mc0,
-            microcode,
-        }
-    }
-
     /// Writes the registers by WRMSR, but for what the processor itself logs.
     fn load(&self, cpu: &mut Cpu) -> Result<(), Exception> {
         for (number, value) in [
@@ -332,7 +302,7 @@ impl Cpu {
             x87: X87State::of(x87),
             vectors: vec.map(|reg| reg.0),
             opmask: *opmask,
-            msrs: MsrState::of(msr),
+            msrs: msr.into(),
             activity,
             pending_db: self.pending_db,
             shadow: self.shadow,

@@ -316,7 +316,7 @@ impl Cpu {
         }
         let cx = Context {
             id: self.id as u32,
-            processors: self.shared.peers().len() as u32,
+            processors: self.shared.peer_count() as u32,
             osxsave: self.s.cr4.contains(Cr4::OSXSAVE),
             monitor: self.s.msr.misc_enable & crate::msr::MISC_ENABLE_MONITOR != 0,
             limited: self.s.msr.misc_enable & crate::msr::MISC_ENABLE_LIMIT_CPUID != 0,

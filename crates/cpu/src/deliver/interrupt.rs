@@ -87,7 +87,8 @@ impl Cpu {
     fn apic_effect(&mut self, effect: Option<Effect>) {
         match effect {
             Some(Effect::Send(ipi)) => {
-                shared::send(self.shared.peers(), ipi.source, ipi.dest, ipi.mode, ipi.vector, false);
+                let peers: Vec<_> = self.shared.peers().collect();
+                shared::send(&peers, ipi.source, ipi.dest, ipi.mode, ipi.vector, false);
                 self.stop_block();
             }
             Some(Effect::Eoi(vector)) => self.bus.eoi(self.id, vector),

@@ -870,7 +870,7 @@ fn messages_go_to_the_processor_named() {
     let engines: Vec<Engine> = (0..3).map(bare).collect();
     let peers: Arc<[Arc<Shared>]> = engines.iter().map(|e| e.cpu.shared.clone()).collect();
     for engine in &engines {
-        engine.cpu.shared.set_peers(peers.clone());
+        engine.cpu.shared.set_peers(&peers);
         enable_apic(engine);
     }
     assert!(crate::shared::deliver(&peers, 2, false, 0, 0x33, false));

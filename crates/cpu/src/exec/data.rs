@@ -511,7 +511,7 @@ fn nop(_cpu: &mut Cpu, _op: &Op) -> Ran {
 #[inline(always)]
 fn pause(cpu: &mut Cpu, _op: &Op) -> Ran {
     cpu.pauses = cpu.pauses.wrapping_add(1);
-    if cpu.pauses.is_multiple_of(64) && cpu.shared.peers().len() > 1 {
+    if cpu.pauses.is_multiple_of(64) && cpu.shared.peer_count() > 1 {
         std::thread::yield_now();
     }
     Ok(Flow::Next)
