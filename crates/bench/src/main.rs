@@ -29,6 +29,7 @@ use clap::Parser;
   cargo run --release -p kluis-bench -- --quick
   cargo run --release -p kluis-bench -- --json --workload fib --workload getppid
   cargo run --release -p kluis-bench -- --before kluis-of-last-week
+  cargo run --release -p kluis-bench -- --before old/kluis --before-init old/kluis-init
 
 Exit codes: 0 all right; 1 a wrong answer, or a system that did not finish;
 2 bad usage, or nothing could be prepared."
@@ -67,6 +68,10 @@ struct Cli {
     /// Measure this kluis too, as that of before a change
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
+    /// Boot that one with this init, built from its own guest/init: the two speak one
+    /// version of the agent's protocol
+    #[arg(long, value_name = "FILE", requires = "before")]
+    before_init: Option<PathBuf>,
     /// Give `kluis run` one more argument (repeatable)
     #[arg(long = "kluis-arg", value_name = "ARG", allow_hyphen_values = true)]
     kluis_args: Vec<String>,
@@ -129,7 +134,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<report::Report> {
     let mut plan = cli.plan()?;
     let kernel_and_initrd = cli.kernel.clone().zip(cli.initrd.clone());
-    let prepared = prepare::prepare(kernel_and_initrd, &mut plan)?;
+    let prepared = prepare::prepare(kernel_and_initrd, cli.before_init.as_deref(), &mut plan)?;
     let wanted = |kind| !cli.skip.contains(&kind);
     let mut results = Vec::new();
     if wanted(systems::Kind::Native) {

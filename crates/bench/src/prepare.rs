@@ -29,6 +29,8 @@ pub(crate) struct Prepared {
     pub(crate) kernel: PathBuf,
     /// The image's initramfs with the workloads added.
     pub(crate) initrd: PathBuf,
+    /// The same with the init of the Kluis of before, if it has one of its own.
+    pub(crate) initrd_before: Option<PathBuf>,
 }
 
 impl Prepared {
@@ -45,11 +47,16 @@ impl Prepared {
 }
 
 /// Builds the workloads, gets the guest image (`given`: kernel and initramfs
-/// instead of the default image's) and adds the workloads to it.
+/// instead of the default image's) and adds the workloads to it; with the program
+/// `before_init` as init, for the Kluis of before, as well.
 ///
 /// # Errors
 /// If a build or download fails or a file cannot be read or written.
-pub(crate) fn prepare(given: Option<(PathBuf, PathBuf)>, plan: &mut Plan) -> anyhow::Result<Prepared> {
+pub(crate) fn prepare(
+    given: Option<(PathBuf, PathBuf)>,
+    before_init: Option<&Path>,
+    plan: &mut Plan,
+) -> anyhow::Result<Prepared> {
     let folder = output_folder()?;
     let workloads = build_workloads(&folder)?;
     let (kernel, initrd) = match given {
@@ -80,10 +87,24 @@ pub(crate) fn prepare(given: Option<(PathBuf, PathBuf)>, plan: &mut Plan) -> any
     extra.directory(FOLDER);
     extra.program(&format!("{FOLDER}/workloads"), &program);
     extra.program(&format!("{FOLDER}/run"), script.as_bytes());
-    let joined = folder.join("initrd.cpio");
-    fs::write(&joined, cpio::append(image, &extra.finish()))
-        .with_context(|| format!("cannot write {}", joined.display()))?;
-    Ok(Prepared { workloads, busybox, guest_busybox, kernel, initrd: joined })
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        anyhow::Ok(path)
+    };
+    let image = cpio::append(image, &extra.finish());
+    let initrd = write("initrd.cpio", &image)?;
+    let initrd_before = match before_init {
+        Some(init) => {
+            let program = fs::read(init).with_context(|| format!("cannot read {}", init.display()))?;
+            let mut its = cpio::Writer::default();
+            // what comes later replaces what was there
+            its.program("init", &program);
+            Some(write("initrd-before.cpio", &cpio::append(image, &its.finish()))?)
+        }
+        None => None,
+    };
+    Ok(Prepared { workloads, busybox, guest_busybox, kernel, initrd, initrd_before })
 }
 
 fn make_executable(path: &Path) -> anyhow::Result<()> {

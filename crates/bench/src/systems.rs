@@ -230,6 +230,7 @@ pub(crate) fn kluis(plan: &Plan, prepared: &Prepared, system: Kind, program: Opt
         Ok(program) => program,
         Err(e) => return outcome.fail(Status::Failed, format!("{e:#}")),
     };
+    let own = prepared.initrd_before.as_ref().filter(|_| system == Kind::Before);
     run(plan, outcome, |purpose| {
         let mut command = Command::new(&program);
         command
@@ -237,7 +238,7 @@ pub(crate) fn kluis(plan: &Plan, prepared: &Prepared, system: Kind, program: Opt
             .args(["--cpus", "1", "--memory", &format!("{MEMORY_MIB}M"), "--kernel"])
             .arg(&prepared.kernel)
             .arg("--initrd")
-            .arg(&prepared.initrd)
+            .arg(own.unwrap_or(&prepared.initrd))
             .args(["--append", KERNEL_COMMAND_LINE])
             .args(KLUIS_CONSOLE)
             .args(&plan.kluis_args)
@@ -442,6 +443,7 @@ mod tests {
             guest_busybox: None,
             kernel: "k".into(),
             initrd: "i".into(),
+            initrd_before: None,
         };
         let o = tcg(&plan(), &prepared, Path::new("/nonexistent/qemu"));
         assert_eq!(o.status, Status::Absent);
