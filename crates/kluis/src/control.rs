@@ -17,13 +17,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use machine::{MAX_BUS_BYTES, Paused, Running};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::exit::Error;
+use crate::ps::{About, Now};
 use crate::sgx::Epc;
 
 /// Most bytes of a question.
@@ -42,6 +43,8 @@ pub(crate) type TakeSnapshot = Box<dyn Fn(File, bool) -> Result<Answer, String> 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub(crate) enum Ask {
+    /// What it is, and since when.
+    About,
     /// Its EPC.
     Inspect,
     /// A drill on the memory of an EPC page, or of the first of an enclave.
@@ -135,13 +138,18 @@ impl Control {
     ///
     /// # Errors
     /// The thread cannot be made.
-    pub(crate) fn serve(&self, running: Arc<Running>, snapshot: TakeSnapshot) -> io::Result<()> {
+    pub(crate) fn serve(
+        &self,
+        running: Arc<Running>,
+        about: About,
+        snapshot: TakeSnapshot,
+    ) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
+        let mut machine = Machine { running, about, snapshot, paused: None, start: Instant::now() };
         thread::Builder::new().name("control".into()).spawn(move || {
-            let mut paused = None;
             for stream in listener.incoming().flatten() {
                 // who asks and does not wait for the answer gets none
-                let _ = serve(&stream, &running, &mut paused, &snapshot);
+                let _ = machine.serve(&stream);
             }
         })?;
         Ok(())
@@ -172,42 +180,55 @@ fn question(stream: &UnixStream) -> io::Result<(String, Option<File>)> {
     Ok((line, file))
 }
 
-fn serve(
-    stream: &UnixStream,
-    running: &Running,
-    paused: &mut Option<Paused>,
-    snapshot: &TakeSnapshot,
-) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let (line, file) = question(stream)?;
-    let answer: Result<Answer, String> =
-        serde_json::from_str(&line).map_err(|e| e.to_string()).and_then(|ask| match (&ask, file) {
-            (Ask::Snapshot { stop }, Some(file)) => snapshot(file, *stop),
-            (Ask::Snapshot { .. }, None) => Err("no file came with the question".into()),
-            _ => answer(&ask, running, paused),
-        });
-    let mut text = serde_json::to_string(&answer)?;
-    text.push('\n');
-    let mut stream = stream;
-    stream.write_all(text.as_bytes())
+/// A machine that is asked.
+struct Machine {
+    running: Arc<Running>,
+    about: About,
+    snapshot: TakeSnapshot,
+    /// As somebody has asked for.
+    paused: Option<Paused>,
+    start: Instant,
 }
 
-fn answer(ask: &Ask, running: &Running, paused: &mut Option<Paused>) -> Result<Answer, String> {
-    let pause_state = |paused| Answer { text: String::new(), value: json!({ "paused": paused }) };
-    match ask {
-        Ask::Pause => {
-            if paused.is_none() {
-                *paused = Some(running.pause().map_err(|e| e.to_string())?);
+impl Machine {
+    fn serve(&mut self, mut stream: &UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let (line, file) = question(stream)?;
+        let answer = serde_json::from_str(&line).map_err(|e| e.to_string());
+        let answer = answer.and_then(|ask| self.answer(&ask, file));
+        let mut text = serde_json::to_string(&answer)?;
+        text.push('\n');
+        stream.write_all(text.as_bytes())
+    }
+
+    fn answer(&mut self, ask: &Ask, file: Option<File>) -> Result<Answer, String> {
+        let pause_state = |paused| Answer { text: String::new(), value: json!({ "paused": paused }) };
+        match ask {
+            Ask::About => {
+                let uptime_seconds = self.start.elapsed().as_secs_f64();
+                Now { paused: self.paused.is_some(), uptime_seconds, about: self.about.clone() }.answer()
             }
-            Ok(pause_state(true))
+            Ask::Pause => {
+                if self.paused.is_none() {
+                    self.paused = Some(self.running.pause().map_err(|e| e.to_string())?);
+                }
+                Ok(pause_state(true))
+            }
+            Ask::Resume => match self.paused.take() {
+                Some(_) => Ok(pause_state(false)),
+                None => Err("the machine is not paused".into()),
+            },
+            Ask::Snapshot { stop } => (self.snapshot)(file.ok_or("no file came with the question")?, *stop),
+            Ask::Inspect | Ask::Tamper { .. } | Ask::Lose | Ask::Bus { .. } => look(ask, &self.running),
         }
-        Ask::Resume => match paused.take() {
-            Some(_) => Ok(pause_state(false)),
-            None => Err("the machine is not paused".into()),
-        },
-        // the session's
-        Ask::Snapshot { .. } => Err("it is not asked here".into()),
+    }
+}
+
+/// Answers what is about the EPC and the bus.
+fn look(ask: &Ask, running: &Running) -> Result<Answer, String> {
+    match ask {
+        Ask::About | Ask::Pause | Ask::Resume | Ask::Snapshot { .. } => Err("it is not asked here".into()),
         Ask::Inspect => {
             let epc = Epc::of(running.sgx());
             let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
@@ -250,8 +271,8 @@ fn dump(address: u64, bytes: &[u8]) -> String {
 }
 
 /// The machines of this user that run, by process number, ascending.
-fn machines(dir: &Path) -> Vec<(u32, PathBuf)> {
-    let mut found: Vec<(u32, PathBuf)> = fs::read_dir(dir)
+pub(crate) fn machines() -> Vec<(u32, PathBuf)> {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir(folder())
         .into_iter()
         .flatten()
         .flatten()
@@ -285,25 +306,36 @@ pub(crate) fn ask(number: Option<u32>, ask: &Ask) -> Result<Answer, Error> {
 /// # Errors
 /// As of [`ask`].
 pub(crate) fn ask_with(number: Option<u32>, ask: &Ask, file: Option<&File>) -> Result<Answer, Error> {
-    let all = machines(&folder());
+    let all = machines();
     let list = || all.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>().join(", ");
     let path = match (number, &all[..]) {
         (_, []) => return Err(Error::bad("no machine of yours runs: start one with `kluis run`")),
         (None, [(_, path)]) => path,
-        (None, _) => return Err(Error::bad(format!("machines {} run: name one with --vm", list()))),
+        (None, _) => {
+            return Err(Error::bad(format!("machines {} run: name one with --vm (see `kluis ps`)", list())));
+        }
         (Some(number), all) => {
             let found = all.iter().find(|(one, _)| *one == number);
             &found.ok_or_else(|| Error::bad(format!("--vm {number} does not run: there are {}", list())))?.1
         }
     };
-    let answer =
-        exchange(path, ask, file).map_err(|e| Error::failed(format!("the machine does not answer: {e}")))?;
+    let answer = exchange(path, ask, file, if file.is_some() { SNAPSHOT } else { PATIENCE })
+        .map_err(|e| Error::failed(format!("the machine does not answer: {e}")))?;
     answer.map_err(Error::bad)
 }
 
-fn exchange(path: &Path, ask: &Ask, file: Option<&File>) -> io::Result<Result<Answer, String>> {
+/// Asks the machine with this socket, which may take so long.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) fn exchange(
+    path: &Path,
+    ask: &Ask,
+    file: Option<&File>,
+    patience: Duration,
+) -> io::Result<Result<Answer, String>> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(if file.is_some() { SNAPSHOT } else { PATIENCE }))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let line = format!("{}\n", serde_json::to_string(ask)?);
     let files: Vec<BorrowedFd<'_>> = file.iter().map(|file| file.as_fd()).collect();

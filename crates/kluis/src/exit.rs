@@ -39,6 +39,11 @@ impl Error {
         Self::Failed(cause.to_string())
     }
 
+    /// The host gives no thread.
+    pub(crate) fn no_thread(cause: std::io::Error) -> Self {
+        Self::Failed(format!("cannot start a thread: {cause}"))
+    }
+
     /// Its exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {

@@ -3,6 +3,7 @@
 //! * [`cli`]: the command line; [`units`], [`sizes`]: what is written there
 //! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
 //! * [`platform`](mod@platform): `kluis platform`, its [`passphrase`]s
+//! * [`ps`]: `kluis ps`
 //! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
 //! * [`snapshot`]: `kluis snapshot`, and what `run` starts from
 //! * [`docs`]: completions and manual pages
@@ -22,6 +23,7 @@ mod host;
 mod image;
 mod passphrase;
 mod platform;
+mod ps;
 mod run;
 mod sgx;
 mod sizes;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Snapshot(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| snapshot::main(command, &dir, cli.json)),
         Command::Debug(command) => debug::main(command, cli.json),
+        Command::Ps => ps::main(cli.json),
         Command::Pause(which) => control::main(which.vm, &Ask::Pause, cli.json),
         Command::Resume(which) => control::main(which.vm, &Ask::Resume, cli.json),
         Command::Sizes => sizes::main(cli.json),

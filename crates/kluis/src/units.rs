@@ -70,19 +70,22 @@ pub(crate) struct Gdb {
     pub(crate) address: SocketAddr,
     /// Nothing is executed before a debugger has come.
     pub(crate) waits: bool,
+    /// It sees x86-64 even before the machine has entered 64-bit mode.
+    pub(crate) long: bool,
 }
 
-/// `ADDRESS:PORT` or `PORT` of this host, with `,nowait` and `,remote`: see [`Gdb`].
+/// `ADDRESS:PORT` or `PORT` of this host, with `,nowait`, `,64` and `,remote`: see [`Gdb`].
 ///
 /// # Errors
 /// What is wrong with the text, as the end of a sentence about it.
 pub(crate) fn gdb(text: &str) -> Result<Gdb, String> {
     let mut words = text.split(',');
     let place = words.next().unwrap_or_default();
-    let (mut waits, mut remote) = (true, false);
+    let (mut waits, mut long, mut remote) = (true, false, false);
     for word in words {
         match word {
             "nowait" => waits = false,
+            "64" => long = true,
             "remote" => remote = true,
             _ => return Err("is no port for gdb: write it as 127.0.0.1:1234 or 127.0.0.1:1234,nowait".into()),
         }
@@ -95,7 +98,7 @@ pub(crate) fn gdb(text: &str) -> Result<Gdb, String> {
             "gives other hosts full control of the machine: use 127.0.0.1 and ssh -L, or add ,remote".into(),
         );
     }
-    Ok(Gdb { address, waits })
+    Ok(Gdb { address, waits, long })
 }
 
 /// A duration from a number, of seconds or with a unit: `30`, `30s`, `500ms`,
@@ -348,6 +351,7 @@ mod tests {
         assert_eq!(of("127.0.0.1:1234"), Ok(("127.0.0.1:1234".into(), true)));
         assert_eq!(of("1234,nowait"), Ok(("127.0.0.1:1234".into(), false)));
         assert_eq!(of("[::1]:0"), Ok(("[::1]:0".into(), true)));
+        assert_eq!((gdb("1").unwrap().long, gdb("1,64").unwrap().long), (false, true));
         assert_eq!(of("0.0.0.0:1,remote,nowait"), Ok(("0.0.0.0:1".into(), false)));
         assert!(of("0.0.0.0:1").unwrap_err().contains("full control"));
         for wrong in ["", "x", "1234,now", "127.0.0.1", "99999", "localhost:1"] {

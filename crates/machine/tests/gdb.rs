@@ -40,7 +40,7 @@ fn debugged(name: &str, code: &[u8], cpus: usize) -> Debugged {
     let kernel = Kernel::new(name, code);
     let (running, paused): (Arc<Running>, Paused) = common::start(kernel.config(cpus));
     let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    server.serve(running.clone(), Some(paused)).unwrap();
+    server.serve(running.clone(), Some(paused), false).unwrap();
     Debugged { running, server, _kernel: kernel }
 }
 

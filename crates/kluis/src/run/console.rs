@@ -1,10 +1,14 @@
 //! What the guest says on its first serial port: kept, watched, passed on.
 
-use super::streams::Outlet;
+use super::streams::{Outlet, own};
+use crate::cli::RunArgs;
+use crate::exit::Error;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 /// Bytes of the console kept for a report.
@@ -23,6 +27,36 @@ pub(crate) struct Tee {
     pub(crate) file: Option<File>,
     /// A queue with a writer of its own.
     pub(crate) outlet: Option<Outlet>,
+}
+
+impl Tee {
+    /// Where `args` lead it, and the file that was made for it if there was none.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub(crate) fn of(args: &RunArgs, serial: bool) -> Result<(Self, Option<PathBuf>), Error> {
+        let mut tee = Self::default();
+        let mut new_file = None;
+        match &args.console {
+            // it is on standard output already
+            Some(path) if path.as_os_str() == "-" && serial => {}
+            Some(path) if path.as_os_str() == "-" => {
+                tee.outlet = Some(Outlet::new());
+            }
+            Some(path) => {
+                let is_new = !path.exists();
+                tee.file = Some(File::create(path).map_err(|e| {
+                    Error::bad(format!("cannot write the console to {}: {e}; check the path", path.display()))
+                })?);
+                new_file = is_new.then(|| path.clone());
+            }
+            None => {}
+        }
+        if serial {
+            tee.outlet = Some(Outlet::new());
+        }
+        Ok((tee, new_file))
+    }
 }
 
 struct Log {
@@ -147,6 +181,23 @@ impl Write for Console {
 }
 
 impl Console {
+    /// Starts to write its queue, if it has one, to a standard stream.
+    ///
+    /// # Errors
+    /// The host gives no descriptor or no thread.
+    pub(crate) fn start_writing(&self, serial: bool) -> Result<(), Error> {
+        let Some(outlet) = self.outlet() else { return Ok(()) };
+        let mut to = own(if serial { rustix::stdio::stdout() } else { rustix::stdio::stderr() })?;
+        thread::Builder::new()
+            .name("console".into())
+            .spawn(move || {
+                // nobody reads it any more: the guest need not care
+                let _ = outlet.write_to(&mut to, &|| {});
+            })
+            .map_err(Error::no_thread)?;
+        Ok(())
+    }
+
     /// Writes out an unfinished last line.
     pub(crate) fn finish(&self) {
         self.lock().write_out();

@@ -1,14 +1,15 @@
 //! A snapshot of the machine that runs, taken by the session: between two frames of
 //! its conversation with the agent, so that another host can go on with it.
 
-use crate::control::Answer;
+use super::session::Event;
+use crate::control::{Answer, TakeSnapshot};
 use crate::snapshot::owner::{Owner, Session};
 use crate::units;
 use machine::Running;
 use serde_json::json;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{self, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 /// How long the session may take to come between two frames.
@@ -42,6 +43,17 @@ pub(crate) enum Done {
     Later(Request),
     /// Nobody waits for the answer, and there is no snapshot.
     Failed(String),
+}
+
+/// What the control socket does when it is asked for a snapshot: it asks the session.
+pub(crate) fn on_request(running: &Arc<Running>, platform: &str, events: &Sender<Event>) -> TakeSnapshot {
+    let (running, platform, events) = (running.clone(), platform.to_owned(), events.clone());
+    Box::new(move |file, stop| {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let request = Request::new(running.clone(), file, stop, &platform, reply);
+        events.send(Event::Snapshot(request)).map_err(|_| "the machine ends".to_owned())?;
+        answer.recv().unwrap_or_else(|_| Err("the machine ended before that".into()))
+    })
 }
 
 impl Request {

@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
                 second.and_then(|done| self.saved(done))
             }
             Event::EpcLost(loss) => {
-                self.front.alert(&super::epc_lost(loss));
+                self.front.alert(&super::front::epc_lost(loss));
                 None
             }
             Event::Over(outcome) => {

@@ -3,10 +3,13 @@
 
 use super::escape::{Action, Escape};
 use super::session::Event;
+use crate::exit::Error;
 use agent_proto::Stream;
 use devices::virtio::console::{HostPort, PortSink};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,6 +21,15 @@ pub(crate) const CAPACITY: usize = 256 << 10;
 const PIECE: usize = 64 << 10;
 /// How long a descriptor that is not ready is left alone.
 const NOT_READY: Duration = Duration::from_millis(5);
+
+/// A descriptor of our own, without the standard library's buffers.
+///
+/// # Errors
+/// The host gives none.
+pub(crate) fn own(fd: BorrowedFd<'_>) -> Result<File, Error> {
+    let fail = |e: io::Error| Error::failed(format!("cannot use a standard stream: {e}"));
+    Ok(File::from(fd.try_clone_to_owned().map_err(fail)?))
+}
 
 /// The host's end of a port, as far as it is used here.
 pub(crate) trait Port: Send + Sync {

@@ -3,10 +3,11 @@
 //!
 //! * [`Server`]: the port, one debugger at a time
 //! * `session`: the conversation; `target`: what gdb can ask of the machine
-//! * `regs`: registers; `memory`: what the bus sees; `monitor`: `monitor` commands
+//! * `layout`, `regs`: registers; `memory`: what the bus sees; `monitor`: `monitor` commands
 //!
 //! Threads are processors, 1 being the boot processor. Everything stops together.
 
+mod layout;
 mod memory;
 mod monitor;
 mod regs;
@@ -63,17 +64,18 @@ impl Server {
     }
 
     /// Serves debuggers from now on. With `paused`, the machine stands until the
-    /// first one lets it go on.
+    /// first one lets it go on. A debugger is told of the registers that a processor has
+    /// in the boot processor's mode when it comes; with `long`, of x86-64's always.
     ///
     /// # Errors
     /// There is no thread for it.
-    pub fn serve(&self, running: Arc<Running>, mut paused: Option<Paused>) -> io::Result<()> {
+    pub fn serve(&self, running: Arc<Running>, mut paused: Option<Paused>, long: bool) -> io::Result<()> {
         let (listener, busy) = (self.listener.try_clone()?, self.busy.clone());
         let serve = move || {
             for stream in listener.incoming().flatten() {
                 busy.set(true);
                 // a defect in here ends the session, not the machine
-                let session = || session::run(stream, &running, paused.take());
+                let session = || session::run(stream, &running, paused.take(), long);
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(session));
                 running.gate().detach();
                 busy.set(false);

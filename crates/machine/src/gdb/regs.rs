@@ -1,5 +1,4 @@
-//! A processor's registers as gdb knows them: its target description and the
-//! values, in the same order (*Debugging with GDB, "i386 Features"*).
+//! The values of a processor's registers, in the order of a [`Layout`].
 //!
 //! `rip` is the linear address of the next instruction, segment base included, as all
 //! addresses here are. Of a processor inside an enclave that is closed to
@@ -7,11 +6,11 @@
 //! "Asynchronous Enclave Exits"*): the asynchronous exit pointer, the stack and
 //! segments of the host, and else nothing of the enclave.
 
-use std::sync::LazyLock;
-
 use arch::regs::gpr;
 use cpu::Cpu;
 use cpu::state::VectorReg;
+
+use super::layout::{Layout, What};
 
 /// RAX after an asynchronous exit: the leaf number of ERESUME.
 const ERESUME: u64 = 3;
@@ -19,165 +18,10 @@ const ERESUME: u64 = 3;
 /// RF, AC, ID.
 const RFLAGS_WRITABLE: u64 = 0x27_7fd5;
 
-/// gdb's order of the general registers.
-const GPR: [(&str, usize); 16] = [
-    ("rax", gpr::RAX),
-    ("rbx", gpr::RBX),
-    ("rcx", gpr::RCX),
-    ("rdx", gpr::RDX),
-    ("rsi", gpr::RSI),
-    ("rdi", gpr::RDI),
-    ("rbp", gpr::RBP),
-    ("rsp", gpr::RSP),
-    ("r8", 8),
-    ("r9", 9),
-    ("r10", 10),
-    ("r11", 11),
-    ("r12", 12),
-    ("r13", 13),
-    ("r14", 14),
-    ("r15", 15),
-];
-/// gdb's order of the segment registers, by their numbers.
-const SEGMENTS: [(&str, usize); 6] = [("cs", 1), ("ss", 2), ("ds", 3), ("es", 0), ("fs", 4), ("gs", 5)];
-const X87: [&str; 8] = ["fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"];
-
-/// What a register is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Gpr(usize),
-    Rip,
-    Rflags,
-    Segment(usize),
-    St(usize),
-    X87(usize),
-    Xmm(usize),
-    Mxcsr,
-    YmmHigh(usize),
-    FsBase,
-    GsBase,
-    KernelGsBase,
-    Cr0,
-    Cr2,
-    Cr3,
-    Cr4,
-    Cr8,
-    Efer,
-}
-
-struct Register {
-    what: What,
-    bytes: usize,
-}
-
-struct Description {
-    registers: Vec<Register>,
-    xml: String,
-}
-
-static DESCRIPTION: LazyLock<Description> = LazyLock::new(describe);
-
-fn describe() -> Description {
-    let mut registers = Vec::new();
-    let mut xml = String::from(
-        "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target version=\"1.0\">\
-         <architecture>i386:x86-64</architecture><feature name=\"org.gnu.gdb.i386.core\">\
-         <flags id=\"i386_eflags\" size=\"4\">",
-    );
-    for (name, bit) in [
-        ("CF", 0),
-        ("PF", 2),
-        ("AF", 4),
-        ("ZF", 6),
-        ("SF", 7),
-        ("TF", 8),
-        ("IF", 9),
-        ("DF", 10),
-        ("OF", 11),
-        ("NT", 14),
-        ("RF", 16),
-        ("VM", 17),
-        ("AC", 18),
-        ("ID", 21),
-    ] {
-        xml += &format!("<field name=\"{name}\" start=\"{bit}\" end=\"{bit}\"/>");
-    }
-    xml += "</flags>";
-    let mut add = |xml: &mut String, name: &str, what, bytes: usize, kind: &str| {
-        *xml += &format!("<reg name=\"{name}\" bitsize=\"{}\" type=\"{kind}\"/>", 8 * bytes);
-        registers.push(Register { what, bytes });
-    };
-    for (name, number) in GPR {
-        let kind = if matches!(name, "rbp" | "rsp") { "data_ptr" } else { "int64" };
-        add(&mut xml, name, What::Gpr(number), 8, kind);
-    }
-    add(&mut xml, "rip", What::Rip, 8, "code_ptr");
-    add(&mut xml, "eflags", What::Rflags, 4, "i386_eflags");
-    for (name, number) in SEGMENTS {
-        add(&mut xml, name, What::Segment(number), 4, "int32");
-    }
-    for i in 0..8 {
-        add(&mut xml, &format!("st{i}"), What::St(i), 10, "i387_ext");
-    }
-    for (i, name) in X87.iter().enumerate() {
-        add(&mut xml, name, What::X87(i), 4, "int");
-    }
-    xml += "</feature><feature name=\"org.gnu.gdb.i386.sse\">\
-            <vector id=\"v4f\" type=\"ieee_single\" count=\"4\"/><vector id=\"v2d\" type=\"ieee_double\" count=\"2\"/>\
-            <vector id=\"v16i8\" type=\"int8\" count=\"16\"/><vector id=\"v8i16\" type=\"int16\" count=\"8\"/>\
-            <vector id=\"v4i32\" type=\"int32\" count=\"4\"/><vector id=\"v2i64\" type=\"int64\" count=\"2\"/>\
-            <union id=\"vec128\"><field name=\"v4_float\" type=\"v4f\"/><field name=\"v2_double\" type=\"v2d\"/>\
-            <field name=\"v16_int8\" type=\"v16i8\"/><field name=\"v8_int16\" type=\"v8i16\"/>\
-            <field name=\"v4_int32\" type=\"v4i32\"/><field name=\"v2_int64\" type=\"v2i64\"/>\
-            <field name=\"uint128\" type=\"uint128\"/></union>";
-    for i in 0..16 {
-        add(&mut xml, &format!("xmm{i}"), What::Xmm(i), 16, "vec128");
-    }
-    add(&mut xml, "mxcsr", What::Mxcsr, 4, "int32");
-    xml += "</feature><feature name=\"org.gnu.gdb.i386.avx\">";
-    for i in 0..16 {
-        add(&mut xml, &format!("ymm{i}h"), What::YmmHigh(i), 16, "uint128");
-    }
-    xml += "</feature><feature name=\"org.gnu.gdb.i386.segments\">";
-    add(&mut xml, "fs_base", What::FsBase, 8, "int64");
-    add(&mut xml, "gs_base", What::GsBase, 8, "int64");
-    xml += "</feature><feature name=\"kluis.system\">";
-    for (name, what) in [
-        ("k_gs_base", What::KernelGsBase),
-        ("cr0", What::Cr0),
-        ("cr2", What::Cr2),
-        ("cr3", What::Cr3),
-        ("cr4", What::Cr4),
-        ("cr8", What::Cr8),
-        ("efer", What::Efer),
-    ] {
-        add(&mut xml, name, what, 8, "int64");
-    }
-    xml += "</feature></target>";
-    Description { registers, xml }
-}
-
-/// The target description.
-pub(super) fn xml() -> &'static str {
-    &DESCRIPTION.xml
-}
-
-/// Number of registers.
-pub(super) fn count() -> usize {
-    DESCRIPTION.registers.len()
-}
-
-/// Where register `number` is in the values of all.
-pub(super) fn place(number: usize) -> Option<std::ops::Range<usize>> {
-    let registers = &DESCRIPTION.registers;
-    let start = registers.get(..number)?.iter().map(|r| r.bytes).sum();
-    Some(start..start + registers.get(number)?.bytes)
-}
-
 /// The values of all registers.
-pub(super) fn read(cpu: &Cpu) -> Vec<u8> {
+pub(super) fn read(cpu: &Cpu, layout: Layout) -> Vec<u8> {
     let mut out = Vec::new();
-    for register in &DESCRIPTION.registers {
+    for register in layout.registers() {
         let value =
             if cpu.in_closed_enclave() { closed(cpu, register.what) } else { value(cpu, register.what) };
         out.extend(&value.to_le_bytes()[..register.bytes]);
@@ -266,8 +110,8 @@ fn tag_word(cpu: &Cpu) -> u16 {
 
 /// Writes one register; false for one that is read-only, and inside an enclave that
 /// is closed to debuggers.
-pub(super) fn write(cpu: &mut Cpu, number: usize, bytes: &[u8]) -> bool {
-    let Some(register) = DESCRIPTION.registers.get(number) else { return false };
+pub(super) fn write(cpu: &mut Cpu, layout: Layout, number: usize, bytes: &[u8]) -> bool {
+    let Some(register) = layout.registers().get(number) else { return false };
     if bytes.len() != register.bytes || cpu.in_closed_enclave() {
         return false;
     }
@@ -308,13 +152,15 @@ mod tests {
         Cpu::new(0, model, ram, Arc::new(cpu::bus::NoBus::default()), shared)
     }
 
-    fn number(what: What) -> usize {
-        DESCRIPTION.registers.iter().position(|register| register.what == what).unwrap()
+    const LONG: Layout = Layout::Long;
+
+    fn number(layout: Layout, what: What) -> usize {
+        layout.registers().iter().position(|register| register.what == what).unwrap()
     }
 
-    fn get(cpu: &Cpu, what: What) -> u128 {
+    fn get(cpu: &Cpu, layout: Layout, what: What) -> u128 {
         let mut image = [0; 16];
-        let bytes = &read(cpu)[place(number(what)).unwrap()];
+        let bytes = &read(cpu, layout)[layout.place(number(layout, what)).unwrap()];
         image[..bytes.len()].copy_from_slice(bytes);
         u128::from_le_bytes(image)
     }
@@ -333,22 +179,31 @@ mod tests {
             (What::Cr2, 77),
             (What::Mxcsr, 0x1fa0),
         ] {
-            let n = number(what);
-            let bytes = value.to_le_bytes()[..place(n).unwrap().len()].to_vec();
-            assert!(write(&mut cpu, n, &bytes), "{what:?}");
+            let n = number(LONG, what);
+            let bytes = value.to_le_bytes()[..LONG.place(n).unwrap().len()].to_vec();
+            assert!(write(&mut cpu, LONG, n, &bytes), "{what:?}");
             let expected = if what == What::Rflags { value | 2 } else { value };
-            assert_eq!(get(&cpu, what), expected, "{what:?}");
-            assert!(!write(&mut cpu, n, &bytes[1..]), "{what:?} of another size");
+            assert_eq!(get(&cpu, LONG, what), expected, "{what:?}");
+            assert!(!write(&mut cpu, LONG, n, &bytes[1..]), "{what:?} of another size");
         }
         for what in [What::Cr0, What::Cr3, What::Cr4, What::Efer, What::Segment(1), What::X87(0)] {
-            let bytes = vec![0; place(number(what)).unwrap().len()];
-            assert!(!write(&mut cpu, number(what), &bytes), "{what:?}");
+            let bytes = vec![0; LONG.place(number(LONG, what)).unwrap().len()];
+            assert!(!write(&mut cpu, LONG, number(LONG, what), &bytes), "{what:?}");
         }
-        assert_eq!(place(count()), None);
+        assert_eq!(LONG.place(LONG.registers().len()), None);
         // real mode: linear addresses
         cpu.s.seg[1].base = 0x1_0000;
-        assert!(write(&mut cpu, number(What::Rip), &0x1_0200u64.to_le_bytes()));
-        assert_eq!((cpu.s.rip, get(&cpu, What::Rip)), (0x200, 0x1_0200));
+        for layout in [LONG, Layout::Legacy] {
+            let (ip, bytes) = (number(layout, What::Rip), layout.place(layout.ip()).unwrap().len());
+            assert_eq!(ip, layout.ip());
+            assert!(write(&mut cpu, layout, ip, &0x1_0200u64.to_le_bytes()[..bytes]));
+            assert_eq!((cpu.s.rip, get(&cpu, layout, What::Rip)), (0x200, 0x1_0200));
+        }
+        // what the i386 has of a register
+        let si = number(Layout::Legacy, What::Gpr(gpr::RSI));
+        assert_eq!(get(&cpu, Layout::Legacy, What::Gpr(gpr::RSI)), 0x5566_7788);
+        assert!(write(&mut cpu, Layout::Legacy, si, &[1, 2, 3, 4]));
+        assert_eq!(cpu.s.regs.get(gpr::RSI), 0x0403_0201);
     }
 
     #[test]
@@ -397,7 +252,7 @@ mod tests {
         cpu.s.x87.fdp = SECRET;
         (cpu.s.seg[4].base, cpu.s.seg[5].base) = (SECRET, SECRET);
         cpu.s.enclave = Some(Box::new(thread.clone()));
-        let values = read(&cpu);
+        let values = read(&cpu, LONG);
         for piece in SECRET.to_le_bytes().windows(3) {
             assert!(!values.windows(3).any(|window| window == piece));
         }
@@ -413,12 +268,12 @@ mod tests {
             (What::Segment(5), 0x2b),
         ];
         for (what, value) in expected {
-            assert_eq!(get(&cpu, what), value, "{what:?}");
+            assert_eq!(get(&cpu, LONG, what), value, "{what:?}");
         }
-        assert!(!write(&mut cpu, number(What::Gpr(gpr::RAX)), &[0; 8]));
+        assert!(!write(&mut cpu, LONG, number(LONG, What::Gpr(gpr::RAX)), &[0; 8]));
         // an entry that opted in
         thread.debug_opt_in = true;
         cpu.s.enclave = Some(Box::new(thread));
-        assert_eq!(get(&cpu, What::Gpr(gpr::RDX)), SECRET.into());
+        assert_eq!(get(&cpu, LONG, What::Gpr(gpr::RDX)), SECRET.into());
     }
 }

@@ -42,14 +42,15 @@ enum Next {
     Over(Outcome),
 }
 
-/// Serves one debugger to its end. With `paused` the machine stands already.
-pub(super) fn run(stream: TcpStream, running: &Arc<Running>, paused: Option<Paused>) {
+/// Serves one debugger to its end. With `paused` the machine stands already; `long` as
+/// of [`Debugged::new`].
+pub(super) fn run(stream: TcpStream, running: &Arc<Running>, paused: Option<Paused>, long: bool) {
     let Some(paused) = paused.or_else(|| running.pause().ok()) else { return };
     let (events_in, events) = mpsc::sync_channel(WAITING);
     let look = events_in.clone();
     // if it is full, the session is awake and looks anyway
     running.gate().attach(move || drop(look.try_send(Event::Look)));
-    let mut target = Debugged::new(running.clone(), paused);
+    let mut target = Debugged::new(running.clone(), paused, long);
     let read = stream.try_clone().and_then(|reading| {
         stream.set_write_timeout(Some(PATIENCE))?;
         std::thread::Builder::new().name("gdb-read".into()).spawn(move || read(reading, &events_in))

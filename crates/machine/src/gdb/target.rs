@@ -20,10 +20,14 @@ use gdbstub::target::ext::breakpoints::{
     SwBreakpointOps, WatchKind,
 };
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
+use gdbstub::target::ext::target_description_xml_override::{
+    TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
+};
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
 use mem::DmaBus;
 
+use super::layout::Layout;
 use super::{memory, monitor, regs};
 use crate::gate::Paused;
 use crate::running::Running;
@@ -36,22 +40,26 @@ const MOST_WATCHED: u64 = 1 << 20;
 /// EFAULT, as gdb knows it.
 const FAULT: u8 = 14;
 
-/// The values of all registers.
+/// The values of all registers, in the order of a layout.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Values(pub(super) Vec<u8>);
+pub(super) struct Values {
+    bytes: Vec<u8>,
+    layout: Layout,
+}
 
 impl Registers for Values {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        let rip = regs::place(16).and_then(|place| self.0.get(place));
-        rip.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+        let place = self.layout.place(self.layout.ip());
+        let ip = place.and_then(|place| self.bytes.get(place)).unwrap_or_default();
+        ip.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        self.0.iter().for_each(|&byte| write_byte(Some(byte)));
+        self.bytes.iter().for_each(|&byte| write_byte(Some(byte)));
     }
     fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        self.0 = bytes.to_vec();
+        self.bytes = bytes.to_vec();
         Ok(())
     }
 }
@@ -62,11 +70,12 @@ pub(super) struct Number(usize);
 
 impl RegId for Number {
     fn from_raw_id(id: usize) -> Option<(Self, Option<NonZeroUsize>)> {
-        Some((Self(id), NonZeroUsize::new(regs::place(id)?.len())))
+        // how wide it is depends on the session's layout
+        Some((Self(id), None))
     }
 }
 
-/// x86-64 with the registers of `regs`.
+/// x86 with the registers of a [`Layout`]: 64 bits of address for either.
 #[derive(Debug)]
 pub(super) enum X86 {}
 
@@ -75,10 +84,6 @@ impl Arch for X86 {
     type Registers = Values;
     type BreakpointKind = usize;
     type RegId = Number;
-
-    fn target_description_xml() -> Option<&'static str> {
-        Some(regs::xml())
-    }
 }
 
 /// What ends a session from this side.
@@ -91,6 +96,8 @@ pub(super) enum Fatal {
 /// A machine under a debugger.
 pub(super) struct Debugged {
     running: Arc<Running>,
+    /// What gdb was told of.
+    layout: Layout,
     /// While gdb sees it as stopped.
     paused: Option<Paused>,
     software: BTreeSet<u64>,
@@ -111,9 +118,13 @@ fn tid(cpu: usize) -> Tid {
 }
 
 impl Debugged {
-    pub(super) fn new(running: Arc<Running>, paused: Paused) -> Self {
+    /// A machine that stands. Its boot processor's mode decides how gdb is told to see
+    /// it, unless it is to be `long` at any rate.
+    pub(super) fn new(running: Arc<Running>, paused: Paused, long: bool) -> Self {
+        let layout = paused.with_cpu(0, |engine| Layout::of(&engine.cpu)).unwrap_or_default();
         Self {
             running,
+            layout: if long { Layout::Long } else { layout },
             paused: Some(paused),
             software: BTreeSet::new(),
             hardware: BTreeSet::new(),
@@ -234,6 +245,11 @@ impl Target for Debugged {
     fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
         Some(self)
     }
+    fn support_target_description_xml_override(
+        &mut self,
+    ) -> Option<TargetDescriptionXmlOverrideOps<'_, Self>> {
+        Some(self)
+    }
     fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
         Some(self)
     }
@@ -241,21 +257,23 @@ impl Target for Debugged {
 
 impl MultiThreadBase for Debugged {
     fn read_registers(&mut self, values: &mut Values, tid: Tid) -> TargetResult<(), Self> {
-        values.0 = self.with(tid, |engine| regs::read(&engine.cpu))?;
+        let layout = self.layout;
+        let bytes = self.with(tid, move |engine| regs::read(&engine.cpu, layout))?;
+        *values = Values { bytes, layout };
         Ok(())
     }
 
     fn write_registers(&mut self, values: &Values, tid: Tid) -> TargetResult<(), Self> {
-        let new = values.0.clone();
+        let (new, layout) = (values.bytes.clone(), self.layout);
         self.with(tid, move |engine| {
-            let old = regs::read(&engine.cpu);
-            for number in 0..regs::count() {
-                let Some(place) = regs::place(number) else { return };
+            let old = regs::read(&engine.cpu, layout);
+            for number in 0..layout.registers().len() {
+                let Some(place) = layout.place(number) else { return };
                 // gdb sends them all when it changes one
                 if let (Some(new), Some(old)) = (new.get(place.clone()), old.get(place))
                     && new != old
                 {
-                    regs::write(&mut engine.cpu, number, new);
+                    regs::write(&mut engine.cpu, layout, number, new);
                 }
             }
         })
@@ -301,17 +319,37 @@ impl MultiThreadBase for Debugged {
 
 impl SingleRegisterAccess<Tid> for Debugged {
     fn read_register(&mut self, tid: Tid, reg: Number, buf: &mut [u8]) -> TargetResult<usize, Self> {
-        let place = regs::place(reg.0).ok_or(TargetError::NonFatal)?;
-        let values = self.with(tid, |engine| regs::read(&engine.cpu))?;
+        let layout = self.layout;
+        let place = layout.place(reg.0).ok_or(TargetError::NonFatal)?;
+        let values = self.with(tid, move |engine| regs::read(&engine.cpu, layout))?;
         let value = values.get(place).ok_or(TargetError::NonFatal)?;
         buf.get_mut(..value.len()).ok_or(TargetError::NonFatal)?.copy_from_slice(value);
         Ok(value.len())
     }
 
     fn write_register(&mut self, tid: Tid, reg: Number, value: &[u8]) -> TargetResult<(), Self> {
-        let value = value.to_vec();
-        let done = self.with(tid, move |engine| regs::write(&mut engine.cpu, reg.0, &value))?;
+        let (value, layout) = (value.to_vec(), self.layout);
+        let done = self.with(tid, move |engine| regs::write(&mut engine.cpu, layout, reg.0, &value))?;
         if done { Ok(()) } else { Err(TargetError::NonFatal) }
+    }
+}
+
+impl TargetDescriptionXmlOverride for Debugged {
+    fn target_description_xml(
+        &self,
+        annex: &[u8],
+        offset: u64,
+        length: usize,
+        buf: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        if annex != b"target.xml" {
+            return Err(TargetError::NonFatal);
+        }
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.layout.xml().as_bytes().get(offset..));
+        let rest = rest.unwrap_or_default();
+        let n = rest.len().min(length).min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
     }
 }
 
