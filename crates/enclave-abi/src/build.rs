@@ -28,12 +28,14 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The processor's features are fixed: what asks CPUID instead would fault, as the
 /// instruction is illegal in an enclave. They are those of the oldest processor with
 /// flexible launch control and of every model of Kluis; AVX is not among them, so that
-/// XFRM is [`XFRM`].
+/// XFRM is [`XFRM`]. `getrandom` asks the runtime, not an operating system.
 pub const FLAGS: &[&str] = &[
     "-Cpanic=abort",
     "-Crelocation-model=pie",
     "-Ctarget-feature=+crt-static,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed",
     "-Cforce-unwind-tables=no",
+    "--check-cfg=cfg(enclave_test)",
+    "--cfg=getrandom_backend=\"custom\"",
     "-Clink-arg=-nostartfiles",
     "-Clink-arg=-nostdlib",
     "-Clink-arg=-Wl,-e,enclave_entry,-z,noexecstack,-z,separate-code,--build-id=none,--gc-sections",

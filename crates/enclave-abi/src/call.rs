@@ -16,7 +16,8 @@
 //! A thread (TCS) is at rest, or waits for the return of a call that it made to the
 //! host. At rest only [`Command::Call`] is accepted, waiting only [`Command::Return`],
 //! and [`Command::Exception`] only while an exception lies in the thread's first SSA
-//! frame. Anything else is refused and changes nothing.
+//! frame. Anything else is refused: the enclave leaves at once and writes nothing, so that
+//! the code that the host has put into the exchange is still there.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -68,16 +69,14 @@ pub enum Outcome {
     Unhandled = 4,
     /// The enclave has ended for good; in debug enclaves the message says why.
     Aborted = 5,
-    /// Not in this order; see the head of this module.
-    Refused = 6,
     /// There is no such function.
-    NoFunction = 7,
+    NoFunction = 6,
     /// The arguments are no valid message.
-    BadArguments = 8,
+    BadArguments = 7,
     /// The message does not fit the exchange: the result, or the arguments as announced.
-    TooLarge = 9,
+    TooLarge = 8,
     /// The enclave has no memory for the message.
-    NoMemory = 10,
+    NoMemory = 9,
 }
 
 impl Outcome {
@@ -89,11 +88,10 @@ impl Outcome {
             3 => Self::Resume,
             4 => Self::Unhandled,
             5 => Self::Aborted,
-            6 => Self::Refused,
-            7 => Self::NoFunction,
-            8 => Self::BadArguments,
-            9 => Self::TooLarge,
-            10 => Self::NoMemory,
+            6 => Self::NoFunction,
+            7 => Self::BadArguments,
+            8 => Self::TooLarge,
+            9 => Self::NoMemory,
             _ => return None,
         })
     }
@@ -127,7 +125,7 @@ mod tests {
     #[test]
     fn outcomes_by_code() {
         for code in 0..64 {
-            assert_eq!(Outcome::from_code(code).map(|o| o as u32), (1..=10).contains(&code).then_some(code));
+            assert_eq!(Outcome::from_code(code).map(|o| o as u32), (1..=9).contains(&code).then_some(code));
         }
         assert_eq!(EXCHANGE_SIZE, 64);
     }
