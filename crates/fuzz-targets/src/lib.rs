@@ -10,6 +10,7 @@
 //! * [`device`]: register accesses, rings and host events on devices
 //! * [`network`]: frames at the NAT
 //! * [`share`]: FUSE requests on a shared folder
+//! * [`enclave`]: programs, streams and signatures of enclaves
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
 //! * [`input`], [`mutate`]: reading and making inputs
@@ -17,6 +18,7 @@
 
 pub mod code;
 pub mod device;
+pub mod enclave;
 pub mod files;
 pub mod input;
 pub mod mutate;
@@ -76,6 +78,13 @@ pub const TARGETS: &[Target] = &[
         run: files::snapshot_state,
         seeds: files::states,
         cases: 10_000,
+        max_len: 4096,
+    },
+    Target {
+        name: "enclave_files",
+        run: enclave::enclave_files,
+        seeds: enclave::files,
+        cases: 4000,
         max_len: 4096,
     },
     Target { name: "device_serial", ..device::SMALL[0] },

@@ -14,7 +14,7 @@
 //! The arithmetic is `crypto-bigint`'s, of fixed width: no operand, whatever its
 //! value, allocates or takes longer than another, and no division can fail.
 
-use crypto_bigint::{Limb, U3072, U6144};
+use crypto_bigint::{Limb, NonZero, U3072, U6144};
 use sgx_abi::Sigstruct;
 use sha2::{Digest, Sha256};
 
@@ -132,6 +132,21 @@ pub fn verify(sig: &Sigstruct) -> Result<Verified, SignatureError> {
 /// MRSIGNER: SHA-256 of MODULUS as it stands in SIGSTRUCT, little-endian.
 pub fn mrsigner(sig: &Sigstruct) -> [u8; 32] {
     Sha256::digest(sig.modulus).into()
+}
+
+/// Q1 and Q2 of a signature, as a signer puts them into SIGSTRUCT: all three and the
+/// modulus are little-endian. `None` for a modulus of zero.
+pub fn quotients(modulus: &[u8; LEN], signature: &[u8; LEN]) -> Option<([u8; LEN], [u8; LEN])> {
+    let modulus: U6144 = U3072::from_le_slice(modulus).resize();
+    let modulus = NonZero::new(modulus).into_option()?;
+    let divide = |dividend: U6144| -> (U3072, U3072) {
+        let (quotient, remainder) = dividend.div_rem_vartime(&modulus);
+        (quotient.resize(), remainder.resize())
+    };
+    let s = U3072::from_le_slice(signature);
+    let (q1, r1) = divide(s.widening_mul(&s));
+    let (q2, _) = divide(s.widening_mul(&r1));
+    Some((q1.to_le_bytes(), q2.to_le_bytes()))
 }
 
 /// `a`·`b` − `q`·`n` if that is at least 0 and less than `n`.

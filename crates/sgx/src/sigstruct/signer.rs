@@ -2,7 +2,7 @@
 //! and nothing else trusts them.
 
 use crypto_bigint::modular::{MontyForm, MontyParams};
-use crypto_bigint::{NonZero, Odd, U3072, U6144};
+use crypto_bigint::{Odd, U3072};
 use sgx_abi::Sigstruct;
 use sha2::{Digest, Sha256};
 
@@ -102,15 +102,7 @@ impl Signer {
         let s = message.pow(&self.private_exponent).retrieve();
         sig.modulus = self.modulus.to_le_bytes();
         sig.signature = s.to_le_bytes();
-        let (q1, r1) = self.divide(s.widening_mul(&s));
-        let (q2, _) = self.divide(s.widening_mul(&r1));
-        (sig.q1, sig.q2) = (q1.to_le_bytes(), q2.to_le_bytes());
-    }
-
-    fn divide(&self, dividend: U6144) -> (U3072, U3072) {
-        let modulus: U6144 = self.modulus.resize();
-        let modulus = NonZero::new(modulus).expect("an RSA modulus is not zero");
-        let (quotient, remainder) = dividend.div_rem_vartime(&modulus);
-        (quotient.resize(), remainder.resize())
+        (sig.q1, sig.q2) =
+            super::quotients(&sig.modulus, &sig.signature).expect("an RSA modulus is not zero");
     }
 }
