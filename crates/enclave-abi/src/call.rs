@@ -97,11 +97,48 @@ impl Outcome {
     }
 }
 
+/// What the host tells the enclave of itself. All of it is a hint: an enclave that was
+/// told wrongly faults or waits, and nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Configuration {
+    /// 1 if the processor has SGX2, else 0.
+    pub sgx2: u64,
+    /// Address of the first mailbox, aligned to 8.
+    pub mailboxes: u64,
+    /// Number of mailboxes, at most [`mailbox::MAX`]; 0 for none.
+    pub mailbox_count: u64,
+    /// Bytes of a mailbox, a multiple of 8.
+    pub mailbox_size: u64,
+}
+
+/// Calls to the host without leaving: memory of the host's that its threads watch.
+///
+/// A mailbox is a state in 8 bytes, then an [`Exchange`] and room for a message, as at a
+/// call that leaves. The enclave writes the request and sets [`REQUESTED`](mailbox::REQUESTED);
+/// a thread of the host's sets [`TAKEN`](mailbox::TAKEN), does the work, writes the result
+/// and sets [`DONE`](mailbox::DONE). As long as nobody has taken it, the enclave may take
+/// it back, by setting [`FREE`](mailbox::FREE), and leave instead.
+pub mod mailbox {
+    /// Most mailboxes.
+    pub const MAX: u64 = 64;
+    /// Bytes of the state.
+    pub const STATE_SIZE: u64 = 8;
+    /// Nobody's.
+    pub const FREE: u64 = 0;
+    /// A request is there.
+    pub const REQUESTED: u64 = 1;
+    /// The host works on it.
+    pub const TAKEN: u64 = 2;
+    /// The result is there.
+    pub const DONE: u64 = 3;
+}
+
 /// Functions that every enclave and host have; those of an interface count from zero.
 pub mod function {
     /// First number that no interface uses.
     pub const RESERVED: u32 = 0x8000_0000;
-    /// Of the enclave: 1 byte, whether the processor has SGX2 (a hint). Optional, once.
+    /// Of the enclave: a [`super::Configuration`]. Optional, once.
     pub const CONFIGURE: u32 = RESERVED;
     /// Of the enclave, built for tests: names of the tests, each ending with a line feed;
     /// those that are to panic have a `!` before.

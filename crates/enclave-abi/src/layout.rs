@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(with(|s| s.heap_limit = 4096), Err(LayoutError::HeapLimit));
         assert_eq!(with(|s| s.threads = 0), Err(LayoutError::Threads));
         assert_eq!(with(|s| s.threads = MAX_THREADS + 1), Err(LayoutError::Threads));
-        assert_eq!(with(|s| s.heap_limit = !0 & !4095), Err(LayoutError::TooLarge));
+        assert_eq!(with(|s| s.heap_limit = !4095), Err(LayoutError::TooLarge));
         assert_eq!(with(|s| (s.stack, s.threads) = (1 << 30, 1024)), Err(LayoutError::TooLarge));
         for rela_count in [4000, u64::MAX] {
             let image = Image { rela_count, ..IMAGE };

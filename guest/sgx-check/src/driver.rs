@@ -1,34 +1,13 @@
-//! The kernel's SGX driver (*Linux `arch/x86/include/uapi/asm/sgx.h`*).
+//! An enclave of this process, made by the kernel's SGX driver.
 
-use std::fs::{File, OpenOptions};
 use std::io::{Error, Result};
-use std::os::fd::AsRawFd;
+
+use enclave_host::driver::Driver;
+use sgx_abi::{AttributeFlags, Attributes, PageType, SecinfoFlags, Secs, Sigstruct};
+use zerocopy::FromBytes;
 
 use crate::image::{self, MODE64BIT, Measurement, Page, at, secinfo};
 use crate::vdso::{EENTER, EEXIT, ERESUME, Enter, Run};
-
-const CREATE: u64 = 0x4008_a400;
-const ADD_PAGES: u64 = 0xc030_a401;
-const INIT: u64 = 0x4008_a402;
-const RESTRICT: u64 = 0xc028_a405;
-const MODIFY_TYPES: u64 = 0xc028_a406;
-const REMOVE_PAGES: u64 = 0xc018_a407;
-
-/// Executes an ioctl whose argument is words; some come back changed.
-fn ioctl(file: &File, request: u64, words: &mut [u64]) -> Result<()> {
-    // SAFETY: every request's structure is that many words, and the kernel
-    // stays within it.
-    let done = unsafe { libc::ioctl(file.as_raw_fd(), request as _, words.as_mut_ptr()) };
-    match done {
-        0 => Ok(()),
-        n if n > 0 => Err(Error::other(format!("the leaf reported {n}; {words:x?}"))),
-        _ => Err(Error::last_os_error()),
-    }
-}
-
-/// Memory aligned as SECINFO and pages must be.
-#[repr(C, align(4096))]
-struct Aligned<T>(T);
 
 /// Exception after which an entry came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +22,7 @@ pub struct Fault {
 
 /// An enclave of this process.
 pub struct Enclave {
-    file: File,
+    driver: Driver,
     enter: Enter,
     /// Linear address.
     pub base: u64,
@@ -56,25 +35,30 @@ impl Enclave {
     /// Makes, loads and initialises an enclave of `size` bytes (a power of two)
     /// from the standard pages and `more`; `flags` are ATTRIBUTES.
     pub fn load(enter: Enter, size: u64, flags: u64, more: impl Iterator<Item = Page>) -> Result<Enclave> {
-        let file = OpenOptions::new().read(true).write(true).open("/dev/sgx_enclave")?;
-        let base = reserve(size)?;
         let attributes = flags | MODE64BIT;
-        let mut secs = Box::new(Aligned([0u64; 512]));
-        secs.0[0] = size;
-        secs.0[1] = base;
-        secs.0[2] = 1; // SSAFRAMESIZE; MISCSELECT 0
-        secs.0[6] = attributes;
-        secs.0[7] = 3;
-        ioctl(&file, CREATE, &mut [(&raw const secs.0) as u64])?;
+        let xfrm = Attributes::XFRM_LEGACY;
+        let secs = Secs {
+            size,
+            ssaframesize: 1,
+            attributes: Attributes { flags: AttributeFlags::from_bits_retain(attributes), xfrm },
+            ..Secs::default()
+        };
+        let driver = Driver::create(&secs).map_err(Error::other)?;
         let mut measurement = Measurement::new(size);
         for page in image::pages().into_iter().chain(more) {
             measurement.add(&page);
-            add(&file, &page)?;
+            let flags = SecinfoFlags::from_bits_retain(page.flags);
+            driver
+                .add(page.offset, 4096, flags, page.measured, Some(&page.bytes[..]))
+                .map_err(Error::other)?;
         }
-        let signature = Aligned(*image::sign(measurement.finish(), attributes, 3));
-        ioctl(&file, INIT, &mut [(&raw const signature.0) as u64])?;
+        let signature = image::sign(measurement.finish(), attributes, xfrm);
+        let signature =
+            Sigstruct::read_from_prefix(&signature[..]).map_err(|e| Error::other(e.to_string()))?;
+        driver.init(&signature.0).map_err(Error::other)?;
+        let base = driver.base();
         let enclave = Enclave {
-            file,
+            driver,
             enter,
             base,
             run: Box::new(Run::new(base + at::TCS)),
@@ -89,16 +73,14 @@ impl Enclave {
 
     /// Maps a part of the enclave.
     pub fn map(&self, offset: u64, len: u64, prot: i32) -> Result<()> {
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        let (to, fd) = ((self.base + offset) as *mut libc::c_void, self.file.as_raw_fd());
-        // SAFETY: inside the range that `reserve` took for this enclave.
-        let mapped = unsafe { libc::mmap(to, len as usize, prot, flags, fd, offset as i64) };
-        if mapped == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(()) }
+        // PROT_READ, PROT_WRITE and PROT_EXEC are the bits that SECINFO has for the same
+        let permissions = SecinfoFlags::from_bits_retain(prot as u64);
+        self.driver.map(offset, len, permissions).map_err(Error::other)
     }
 
     /// Changes what the page tables allow.
     pub fn protect(&self, offset: u64, len: u64, prot: i32) -> Result<()> {
-        // SAFETY: as in `map`.
+        // SAFETY: a range of this enclave's, which nothing of Rust's lies in.
         let done = unsafe { libc::mprotect((self.base + offset) as *mut libc::c_void, len as usize, prot) };
         if done == 0 { Ok(()) } else { Err(Error::last_os_error()) }
     }
@@ -156,36 +138,19 @@ impl Enclave {
 
     /// EMODPR by the driver.
     pub fn restrict(&self, offset: u64, len: u64, permissions: u64) -> Result<()> {
-        ioctl(&self.file, RESTRICT, &mut [offset, len, permissions, 0, 0])
+        self.driver.restrict(offset, len, SecinfoFlags::from_bits_retain(permissions))
     }
 
     /// EMODT by the driver.
     pub fn modify_type(&self, offset: u64, len: u64, page_type: u64) -> Result<()> {
-        ioctl(&self.file, MODIFY_TYPES, &mut [offset, len, page_type >> 8, 0, 0])
+        let to = PageType::from_u8((page_type >> 8) as u8).ok_or_else(|| Error::other("no page type"))?;
+        self.driver.modify_type(offset, len, to)
     }
 
     /// EREMOVE of trimmed pages by the driver.
     pub fn remove(&self, offset: u64, len: u64) -> Result<()> {
-        ioctl(&self.file, REMOVE_PAGES, &mut [offset, len, 0])
+        self.driver.remove(offset, len)
     }
-}
-
-fn reserve(size: u64) -> Result<u64> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping, nobody else's.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), 2 * size as usize, libc::PROT_NONE, flags, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return Err(Error::last_os_error());
-    }
-    Ok((start as u64).next_multiple_of(size))
-}
-
-fn add(file: &File, page: &Page) -> Result<()> {
-    let info = Aligned([page.flags, 0, 0, 0, 0, 0, 0, 0]);
-    let source = Aligned(*page.bytes);
-    let measure = u64::from(page.measured);
-    let (from, info) = ((&raw const source.0) as u64, (&raw const info.0) as u64);
-    ioctl(file, ADD_PAGES, &mut [from, page.offset, 4096, info, measure, 0])
 }
 
 /// A page of the heap with given content, not measured.

@@ -1,0 +1,138 @@
+//! The two files of an enclave: a stream of pages (SGXS) and the signer's word (SIGSTRUCT).
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use enclave_abi::Layout;
+use enclave_abi::layout::MAX_THREADS;
+use sgx_abi::{PAGE_SIZE, PageType, SecinfoFlags, Sigstruct};
+use sgxs::sgxs::PageReader;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::LoadError;
+
+/// An enclave as it is loaded, read from its files.
+#[derive(Clone)]
+pub struct Files(pub(crate) Arc<Parts>);
+
+pub(crate) struct Parts {
+    pub(crate) size: u64,
+    pub(crate) ssa_frame_pages: u32,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) tcs: Vec<u64>,
+    pub(crate) sigstruct: Sigstruct,
+    /// Of enclaves of our runtime.
+    pub(crate) layout: Option<Layout>,
+}
+
+/// Consecutive pages of the same kind.
+pub(crate) struct Run {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) flags: SecinfoFlags,
+    pub(crate) measured: bool,
+    /// `None` for zeros.
+    pub(crate) data: Option<Vec<u8>>,
+}
+
+impl Files {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// They cannot be read, or are not what they should be.
+    pub fn read(stream: impl AsRef<Path>, signature: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let read = |path: &Path| fs::read(path).map_err(|e| LoadError::Read(path.to_owned(), e));
+        Self::new(&read(stream.as_ref())?, &read(signature.as_ref())?)
+    }
+
+    /// The same from memory.
+    ///
+    /// # Errors
+    /// They are not what they should be.
+    pub fn new(stream: &[u8], signature: &[u8]) -> Result<Self, LoadError> {
+        let sigstruct =
+            Sigstruct::read_from_bytes(signature).map_err(|_| LoadError::SignatureSize(signature.len()))?;
+        let mut stream = stream;
+        let damaged = |e| LoadError::Stream(format!("{e:#}"));
+        let (info, mut pages) = PageReader::new(&mut stream).map_err(damaged)?;
+        let (mut runs, mut tcs): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
+        let mut layout = None;
+        while let Some((add, chunks, data)) = pages.read_page().map_err(damaged)? {
+            let flags = SecinfoFlags::from_bits_retain(add.secinfo.flags.bits());
+            let measured = match chunks.0 {
+                0 => false,
+                u16::MAX => true,
+                _ => return Err(LoadError::PartlyMeasured(add.offset)),
+            };
+            if flags.page_type() == Some(PageType::Tcs) {
+                if tcs.len() == MAX_THREADS as usize {
+                    return Err(LoadError::Stream(format!("more than {MAX_THREADS} threads")));
+                }
+                tcs.push(add.offset);
+            }
+            layout = layout.or_else(|| find_layout(&data, info.ecreate.size));
+            let zero = data.iter().all(|&byte| byte == 0);
+            match runs.last_mut() {
+                Some(run)
+                    if run.offset + run.len == add.offset
+                        && run.flags == flags
+                        && run.measured == measured
+                        && run.data.is_none() == zero =>
+                {
+                    run.len += PAGE_SIZE as u64;
+                    run.data.iter_mut().for_each(|run| run.extend_from_slice(&data));
+                }
+                _ => runs.push(Run {
+                    offset: add.offset,
+                    len: PAGE_SIZE as u64,
+                    flags,
+                    measured,
+                    data: (!zero).then(|| data.to_vec()),
+                }),
+            }
+        }
+        if tcs.is_empty() {
+            return Err(LoadError::NoThread);
+        }
+        Ok(Self(Arc::new(Parts {
+            size: info.ecreate.size,
+            ssa_frame_pages: info.ecreate.ssaframesize,
+            runs,
+            tcs,
+            sigstruct,
+            layout,
+        })))
+    }
+
+    /// Offsets of the enclave's threads (TCS).
+    pub fn tcs_offsets(&self) -> &[u64] {
+        &self.0.tcs
+    }
+
+    /// Bytes of the enclave's address range.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+}
+
+/// The layout, if it is in this page: it tells where the heap may grow. What it says has
+/// no weight beyond what is mapped where nothing else is.
+fn find_layout(page: &[u8; PAGE_SIZE], size: u64) -> Option<Layout> {
+    page.chunks_exact(8).zip((0..).step_by(8)).filter(|(word, _)| *word == Layout::MAGIC).find_map(
+        |(_, at)| {
+            let (layout, _) = Layout::read_from_prefix(&page[at..]).ok()?;
+            (layout.version == Layout::VERSION && layout.size == size).then_some(layout)
+        },
+    )
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files")
+            .field("size", &self.0.size)
+            .field("threads", &self.0.tcs.len())
+            .field("signed", &&self.0.sigstruct.as_bytes()[960..992])
+            .finish()
+    }
+}

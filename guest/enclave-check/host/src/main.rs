@@ -1,0 +1,106 @@
+//! Tries an enclave and its runtime step by step.
+//!
+//! ```text
+//! enclave-check SGXS SIG check       what the runtime offers
+//! enclave-check SGXS SIG sgx2        what takes SGX2; for an enclave with `exinfo`
+//! enclave-check SGXS SIG lost        waits for a line on its input, then finds the EPC lost
+//! enclave-check SGXS SIG load        nothing more than that
+//! enclave-check SGXS SIG seal FILE   seals by both policies
+//! enclave-check SGXS SIG unseal FILE unseals what another run has sealed
+//! enclave-check SGXS SIG attack N    a malicious host, N rounds
+//! enclave-check SGXS SIG bench N     round trips per second
+//! ```
+//!
+//! Each step prints a line that ends with `ok`, or what went wrong; the exit code is 0 if
+//! all are ok.
+
+mod attack;
+mod bench;
+mod good;
+mod raw;
+mod seal;
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use check_interface::{CheckClient, Outside, Percent};
+use enclave_host::{Enclave, Files, Options};
+
+/// What this host does for the enclave.
+struct Honest;
+
+/// For calls from within calls.
+static ENCLAVE: OnceLock<Arc<Enclave>> = OnceLock::new();
+
+impl Outside for Honest {
+    fn answer(&self, question: &str) -> String {
+        format!("{question} is answered")
+    }
+
+    fn percentage(&self) -> Percent {
+        Percent::try_from(42).expect("less than a hundred")
+    }
+
+    fn nothing(&self) {}
+
+    fn nest(&self, depth: u32) -> u32 {
+        ENCLAVE.get().and_then(|enclave| CheckClient(&**enclave).nest(depth).ok()).unwrap_or(0)
+    }
+}
+
+/// The outcome of one step.
+fn step(what: &str, holds: bool) -> Result<(), String> {
+    println!("{what}: {}", if holds { "ok" } else { "FAILED" });
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+fn options() -> Options {
+    Options::new()
+        .allow_debug(true)
+        .ocalls(|function, arguments| Honest.dispatch(function, arguments))
+        .print(|text| println!("{text}"))
+}
+
+fn load(files: &Files) -> Result<Arc<Enclave>, String> {
+    Enclave::load(files.clone(), options()).map(Arc::new).map_err(|e| e.to_string())
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let [stream, signature, command @ ..] = &args[..] else { return usage() };
+    let files = match Files::read(stream, signature) {
+        Ok(files) => files,
+        Err(error) => {
+            println!("FAILED: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match command {
+        ["check"] => good::check(&files),
+        ["sgx2"] => good::sgx2(&files),
+        ["lost"] => good::lost(&files),
+        ["load"] => load(&files).map(|_| println!("loaded")),
+        ["seal", file] => seal::seal(&files, file),
+        ["unseal", file] => seal::unseal(&files, file),
+        ["attack", rounds] if rounds.parse::<u32>().is_ok() => {
+            attack::attack(&files, rounds.parse().unwrap_or_default())
+        }
+        ["bench", rounds] if rounds.parse::<u32>().is_ok() => {
+            bench::bench(&files, rounds.parse().unwrap_or_default())
+        }
+        _ => return usage(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: enclave-check SGXS SIG check|sgx2|lost|load|seal FILE|unseal FILE|attack N|bench N");
+    ExitCode::from(2)
+}
