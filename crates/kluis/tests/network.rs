@@ -2,16 +2,16 @@
 
 mod common;
 
+use common::session::Session;
 use common::{kluis, output, text, turn};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 /// Longer than any test here takes on a slow host.
 const TIMEOUT: &str = "500s";
-const BYTES: usize = 32 << 20;
+const BYTES: usize = 64 << 20;
 
 fn pattern() -> Vec<u8> {
     let mut x = 0x2545_f491_4f6c_dd1du64;
@@ -31,7 +31,27 @@ fn serve<T: Send + 'static>(f: impl FnOnce(TcpStream) -> T + Send + 'static) -> 
     (port, thread::spawn(move || f(listener.accept().unwrap().0)))
 }
 
-/// Megabytes both ways, a published port, and what is out of reach: one boot.
+/// Visits the guest once it listens: gives it `data` while it sends, and what that was.
+fn visit(published: &str, data: &[u8]) -> Vec<u8> {
+    loop {
+        let mut got = Vec::new();
+        let Ok(mut stream) = TcpStream::connect(published) else {
+            // the machine is gone
+            return got;
+        };
+        let (mut out, data) = (stream.try_clone().unwrap(), data.to_vec());
+        let sending = thread::spawn(move || out.write_all(&data));
+        let done = stream.read_to_end(&mut got);
+        // until the guest listens, it is a reset; its `nc` ends when the visitor does
+        if sending.join().unwrap().and(done).is_ok() && !got.is_empty() {
+            return got;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Megabytes both ways, to a port of the host and by one of the guest, and what is out of
+/// reach: one boot.
 #[test]
 fn guest_and_host_reach_each_other_as_far_as_they_may() {
     let _turn = turn();
@@ -60,54 +80,29 @@ fn guest_and_host_reach_each_other_as_far_as_they_may() {
          nc 10.0.2.2 {down} </dev/null >/tmp/data && wc -c </tmp/data
          nc 10.0.2.2 {up} </tmp/data && echo sent
          for ip in {}; do nc -w 60 $ip {closed} </dev/null 2>&1 | grep -o refused; done
-         echo from the guest | nc -l -p 80
+         echo listening
+         nc -l -p 80 </tmp/data >/tmp/back
+         cmp /tmp/data /tmp/back && echo the same
          cat /etc/resolv.conf",
         own.join(" ")
     );
-    let mut child = kluis()
-        .args(["run", "--timeout", TIMEOUT, "--allow-host", &format!("{down},{up}"), "--publish", "0:80"])
-        .args(["--", "sh", "-c", &script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    let published = loop {
-        line.clear();
-        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "no port is told");
-        if let Some((port, "80\n")) = line.split_once(" leads to the guest's port ") {
-            break port.strip_prefix("kluis: ").unwrap().to_owned();
-        }
-    };
-    let rest = thread::spawn(move || {
-        let mut text = String::new();
-        stderr.read_to_string(&mut text).map(|_| text)
-    });
+    let allowed = format!("{down},{up}");
+    let mut machine = Session::start(
+        kluis()
+            .args(["run", "--timeout", TIMEOUT, "--allow-host", &allowed, "--publish", "0:80"])
+            .args(["--", "sh", "-c", &script]),
+    );
+    let published = machine.published(80);
     assert!(published.starts_with("127.0.0.1:"), "{published}");
-    let visitor = thread::spawn(move || {
-        // until the guest listens, it is a reset
-        loop {
-            let mut got = String::new();
-            let Ok(mut stream) = TcpStream::connect(&published) else {
-                // the machine is gone
-                return got;
-            };
-            if stream.read_to_string(&mut got).is_ok() && !got.is_empty() {
-                return got;
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-    });
-    let out = child.wait_with_output().unwrap();
-    let (said, errors) = (text(&out.stdout), rest.join().unwrap().unwrap());
+    machine.hear("listening");
+    assert!(visit(&published, &data) == data, "a visitor gets what the guest was given");
+    let (status, said, errors) = machine.end();
     let refused = "refused\n".repeat(own.len());
-    assert_eq!(said, format!("pinged\n{BYTES}\nsent\n{refused}nameserver 10.0.2.3\n"), "{errors}");
+    let wanted = format!("pinged\n{BYTES}\nsent\n{refused}listening\nthe same\nnameserver 10.0.2.3\n");
+    assert_eq!(said, wanted, "{errors}");
     assert!(uploaded.join().unwrap() == data, "what the guest sent back is what it got");
-    assert_eq!(visitor.join().unwrap(), "from the guest\n");
     assert!(secret.accept().is_err(), "nobody came");
-    assert_eq!(out.status.code(), Some(0), "{errors}");
+    assert_eq!(status.code(), Some(0), "{errors}");
 }
 
 #[test]
