@@ -6,11 +6,13 @@
 //! * [`ps`]: `kluis ps`
 //! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
 //! * [`snapshot`]: `kluis snapshot`, and what `run` starts from
+//! * [`debian`]: the Debian image in use; [`apt_proxy`]: what its apt goes through
 //! * [`docs`]: completions and manual pages
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
 //!   [`capacity`]: whether it can honour a machine
 #![forbid(unsafe_code)]
 
+mod apt_proxy;
 mod capacity;
 mod cli;
 mod control;

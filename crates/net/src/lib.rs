@@ -39,15 +39,16 @@ mod tcp;
 mod tests;
 
 pub use addresses::{DNS, GATEWAY, GUEST, GUEST_MAC, MASK};
+pub use policy::is_own;
 
 use devices::virtio::net::HostLink;
 use nat::{Bell, Nat};
 use policy::Policy;
 use publish::Published;
 use resolver::Resolver;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -83,6 +84,9 @@ pub struct Config {
     pub publish: Vec<Publish>,
     /// Ports of the host's loopback that the guest finds at [`GATEWAY`].
     pub allow_host: BTreeSet<u16>,
+    /// Services of the host, loopback or not, that the guest finds at TCP ports of
+    /// [`GATEWAY`].
+    pub services: BTreeMap<u16, SocketAddrV4>,
 }
 
 /// Why there is no network: one line with cause and remedy.
@@ -165,7 +169,8 @@ impl Network {
         let published = Published::bind(&config.publish)?;
         // without it there are no names, as on the host
         let resolver = Resolver::of_file(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default());
-        Ok(Self { policy: Policy::new(config.allow_host.clone(), resolver), published })
+        let policy = Policy::new(config.allow_host.clone(), resolver);
+        Ok(Self { policy: policy.with_services(config.services.clone()), published })
     }
 
     /// The published ports, as they were taken.

@@ -4,7 +4,7 @@ use crate::addresses::{DNS, GATEWAY, inside};
 use crate::resolver::Resolver;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Link-local services of clouds that have ordinary addresses: Azure, Alibaba.
@@ -14,12 +14,27 @@ const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(
 pub(crate) struct Policy {
     /// Ports of the host's loopback that the gateway has.
     allowed: BTreeSet<u16>,
+    /// TCP ports of the gateway, and the services that are there.
+    services: BTreeMap<u16, SocketAddrV4>,
     pub(crate) resolver: Resolver,
 }
 
 impl Policy {
     pub(crate) fn new(allowed: BTreeSet<u16>, resolver: Resolver) -> Self {
-        Self { allowed, resolver }
+        Self { allowed, services: BTreeMap::new(), resolver }
+    }
+
+    /// The same with services of the host at TCP ports of the gateway.
+    pub(crate) fn with_services(self, services: BTreeMap<u16, SocketAddrV4>) -> Self {
+        Self { services, ..self }
+    }
+
+    /// Where a TCP connection of the guest to `to` goes on the host; `None`: nowhere.
+    pub(crate) fn connection(&mut self, to: SocketAddrV4) -> Option<SocketAddrV4> {
+        match self.services.get(&to.port()) {
+            Some(service) if *to.ip() == GATEWAY => Some(*service),
+            _ => self.destination(to),
+        }
     }
 
     /// Where a packet of the guest to `to` goes on the host; `None`: nowhere.
@@ -49,7 +64,8 @@ impl Policy {
 
 /// Whether `ip` is an address of the host. Its kernel is asked, each time: what
 /// goes to an own address comes from there. Nothing is sent.
-fn is_own(ip: Ipv4Addr) -> bool {
+#[must_use]
+pub fn is_own(ip: Ipv4Addr) -> bool {
     let from = || {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &SocketAddrV4::new(ip, 9))?;
@@ -83,6 +99,16 @@ mod tests {
         assert_eq!(p.destination(to([10, 0, 2, 2], 8080)), Some(to([127, 0, 0, 1], 8080)));
         assert_eq!(p.destination(to([10, 0, 2, 2], 8081)), None);
         assert_eq!(policy(&[]).destination(to([10, 0, 2, 2], 8080)), None);
+    }
+
+    #[test]
+    fn service_is_at_the_gateway_by_tcp_alone() {
+        let service = to([192, 0, 2, 7], 8123);
+        let mut p = policy(&[8123]).with_services([(3142, service)].into());
+        assert_eq!(p.connection(to([10, 0, 2, 2], 3142)), Some(service));
+        assert_eq!(p.connection(to([10, 0, 2, 2], 8123)), Some(to([127, 0, 0, 1], 8123)));
+        assert_eq!(p.connection(to([10, 0, 2, 3], 3142)), None);
+        assert_eq!(p.destination(to([10, 0, 2, 2], 3142)), None);
     }
 
     #[test]

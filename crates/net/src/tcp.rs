@@ -118,7 +118,7 @@ impl Tcp {
                 return;
             }
             None if segment.syn() && !segment.ack() => {
-                if let Some(to) = policy.destination(seen) {
+                if let Some(to) = policy.connection(seen) {
                     if self.make_room(now) && budget.take(now) {
                         self.connect(key, to, packet.to_vec(), guest, now);
                     }

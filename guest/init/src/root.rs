@@ -27,8 +27,10 @@ const NEW_ROOT: &str = "/mnt";
 const RUN: &str = "/run/kluis";
 /// Units that are there for this boot only.
 const UNITS: &str = "/run/systemd/system";
-/// Keys that may log in as root, if the host gave any.
-const KEYS: &str = "/etc/kluis/authorized_keys";
+/// What the host handed over for the running system, beside lists of modules.
+const HANDED: &str = "/etc/kluis";
+/// The files of it, with their modes: keys that may log in as root, settings of apt.
+const FILES: [(&str, u32); 2] = [("authorized_keys", 0o600), ("apt.conf", 0o644)];
 /// How long a disk may take to appear after its driver.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -88,19 +90,24 @@ fn prepare(device: &str) -> io::Result<()> {
     let none: Option<&std::ffi::CStr> = None;
     mount(device, NEW_ROOT, "ext4", MountFlags::NOATIME, none)
         .map_err(|e| because("cannot mount", device)(e.into()))?;
-    lay_out(Path::new(RUN), Path::new(UNITS)).map_err(because("cannot write to", "/run"))
+    lay_out(Path::new(HANDED), Path::new(RUN), Path::new(UNITS)).map_err(because("cannot write to", "/run"))
 }
 
-/// Puts the agent, its unit and the keys where the booted system finds them.
-fn lay_out(run: &Path, units: &Path) -> io::Result<()> {
+/// Puts the agent, its unit and what was handed over where the booted system finds
+/// them. A file that was not is empty.
+fn lay_out(handed: &Path, run: &Path, units: &Path) -> io::Result<()> {
     fs::create_dir_all(run)?;
     let agent = run.join("agent");
     fs::copy("/proc/self/exe", &agent)?;
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
-    match fs::read(KEYS) {
-        Ok(keys) => fs::write(run.join("authorized_keys"), keys)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+    for (name, mode) in FILES {
+        let text = match fs::read(handed.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let file = run.join(name);
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
     }
     start(units, "kluis-agent.service", AGENT_UNIT)?;
     if Path::new("/sys/class/net/eth0").exists() {
@@ -173,8 +180,14 @@ mod tests {
     #[test]
     fn agent_and_its_unit_are_laid_out() {
         let tmp = std::env::temp_dir().join(format!("kluis-root-{}", std::process::id()));
-        let (run, units) = (tmp.join("kluis"), tmp.join("systemd"));
-        lay_out(&run, &units).unwrap();
+        let (handed, run, units) = (tmp.join("handed"), tmp.join("kluis"), tmp.join("systemd"));
+        fs::create_dir_all(&handed).unwrap();
+        fs::write(handed.join("authorized_keys"), "key\n").unwrap();
+        lay_out(&handed, &run, &units).unwrap();
+        for (name, text, mode) in [("authorized_keys", "key\n", 0o600), ("apt.conf", "", 0o644)] {
+            assert_eq!(fs::read_to_string(run.join(name)).unwrap(), text);
+            assert_eq!(fs::metadata(run.join(name)).unwrap().permissions().mode() & 0o777, mode);
+        }
         let agent = fs::metadata(run.join("agent")).unwrap();
         assert_eq!(agent.permissions().mode() & 0o777, 0o755);
         assert_eq!(agent.len(), fs::metadata("/proc/self/exe").unwrap().len());

@@ -232,10 +232,16 @@ impl Debian {
     }
 }
 
-/// An initramfs to be put behind an image's: the keys that may log in as root.
+/// An initramfs to be put behind an image's, with what a machine is handed at its start:
+/// the keys that may log in as root, and settings of apt.
 #[must_use]
-pub fn keys(authorized: &str) -> Vec<u8> {
-    rootfs::single("etc/kluis/authorized_keys", 0o600, authorized.as_bytes()).unwrap_or_default()
+pub fn handed(authorized: &str, apt: &str) -> Vec<u8> {
+    let files = [("authorized_keys", 0o600, authorized), ("apt.conf", 0o644, apt)];
+    files
+        .into_iter()
+        .filter_map(|(name, mode, text)| rootfs::single(&format!("etc/kluis/{name}"), mode, text.as_bytes()))
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// Lays a package's files out as for an image: for the fuzz targets.

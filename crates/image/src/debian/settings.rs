@@ -135,6 +135,8 @@ pub(super) fn write<W: Write>(tree: &mut Tree<W>, sources: &str) -> Result<(), I
     ] {
         tree.file(path, 0o644, text.as_bytes())?;
     }
+    // what the host's apt uses, at each start (`handed`)
+    tree.link("etc/apt/apt.conf.d/80kluis-host", "/run/kluis/apt.conf")?;
     for unit in MASKED {
         tree.link(&format!("etc/systemd/system/{unit}"), "/dev/null")?;
     }

@@ -56,6 +56,8 @@ Network:
   what this host reaches but this host itself. --allow-host 3128 lets it use one
   port here, as 10.0.2.2:3128. --publish 2222:22 lets programs here reach it, at
   127.0.0.1 unless another address is given; host port 0 is any that is free.
+  A Debian's apt uses the proxies of this host's apt; one that is on this host is let
+  through as if allowed, unless --no-apt-proxy.
 
 Own kernel:
   With --kernel or --initrd and no command, the first serial port is connected
@@ -139,6 +141,9 @@ pub(crate) struct RunArgs {
     /// Let the guest reach ports of this host's loopback, as ports of 10.0.2.2 (repeatable)
     #[arg(long, value_name = "PORT,...", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) allow_host: Vec<u16>,
+    /// Leave the guest's apt without the proxy that this host's apt has (--image debian)
+    #[arg(long)]
+    pub(crate) no_apt_proxy: bool,
     /// Stop the machine after this time, booting included: 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) timeout: Option<Duration>,

@@ -4,6 +4,8 @@ use crate::exit::Error;
 use devices::virtio::Net;
 use devices::virtio::net::HostLink;
 use net::{Connected, DNS, GATEWAY, GUEST, GUEST_MAC, MASK, NetError, Network, Protocol};
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 
 /// The guest's address as the kernel's command line has it
 /// (*Documentation/admin-guide/nfs/nfsroot.rst*): our own init takes it from
@@ -16,6 +18,7 @@ pub(super) fn address() -> String {
 pub(super) struct Ready {
     network: Network,
     link: HostLink,
+    services: BTreeMap<u16, SocketAddrV4>,
 }
 
 /// Takes the ports that are to be published; gives the machine's device too.
@@ -26,11 +29,12 @@ pub(super) fn prepare(config: &Option<net::Config>) -> Result<Option<(Ready, Net
     let Some(config) = config else { return Ok(None) };
     let network = Network::new(config).map_err(fail)?;
     let (device, link) = Net::new(GUEST_MAC);
-    Ok(Some((Ready { network, link }, device)))
+    Ok(Some((Ready { network, link, services: config.services.clone() }, device)))
 }
 
 impl Ready {
-    /// Connects the machine, and tells of ports that the user did not choose.
+    /// Connects the machine, and tells of ports that the user did not choose, and of
+    /// services of the host that the user did not name.
     ///
     /// # Errors
     /// The host gives no thread.
@@ -39,6 +43,11 @@ impl Ready {
             if !quiet {
                 let udp = if port.protocol == Protocol::Udp { "/udp" } else { "" };
                 eprintln!("kluis: {}{udp} leads to the guest's port {}", port.host, port.guest);
+            }
+        }
+        for (port, service) in &self.services {
+            if !quiet {
+                eprintln!("kluis: the guest's apt has this host's proxy {service} as {GATEWAY}:{port}");
             }
         }
         self.network.connect(self.link).map_err(fail)

@@ -67,7 +67,7 @@ impl Files {
             return Ok(Self {
                 kernel: image.kernel,
                 initrd: Some(image.initrd),
-                initrd_more: image::debian::keys(&crate::debian::keys(quiet)),
+                initrd_more: image::debian::handed(&crate::debian::keys(quiet), &plan.apt),
                 disks: std::iter::once(root).chain(disks).collect(),
             });
         }

@@ -2,6 +2,7 @@
 //! not: everything that can be refused before anything is made.
 
 use super::{multiboot, network};
+use crate::apt_proxy::Proxies;
 use crate::capacity::Capacity;
 use crate::cli::{ImageName, RunArgs};
 use crate::exit::Error;
@@ -80,6 +81,8 @@ pub(crate) struct Plan {
     pub(crate) vsock: VsockPorts,
     /// The network.
     pub(crate) network: Option<net::Config>,
+    /// apt's proxies, as the guest's settings of apt.
+    pub(crate) apt: String,
     /// The way in.
     pub(crate) access: Access,
 }
@@ -149,7 +152,14 @@ impl Plan {
             ));
         }
 
-        let network = network(args)?;
+        let mut network = network(args)?;
+        let proxies = match &network {
+            Some(network) if system && !args.no_apt_proxy => Proxies::of_host(&network.allow_host),
+            _ => Proxies::default(),
+        };
+        if let Some(network) = &mut network {
+            network.services = proxies.services;
+        }
         let own = args.kernel.is_some() || args.initrd.is_some();
         let access = match image {
             Some(_) if !args.command.is_empty() => {
@@ -189,6 +199,7 @@ impl Plan {
             shares: args.share.iter().map(|share| share.host.clone()).collect(),
             vsock,
             network,
+            apt: proxies.settings,
             access,
         })
     }
@@ -244,6 +255,7 @@ impl Plan {
             shares: args.share.iter().map(|share| share.host.clone()).collect(),
             vsock,
             network: network(args)?,
+            apt: String::new(),
             access,
         })
     }
@@ -262,6 +274,7 @@ fn network(args: &RunArgs) -> Result<Option<net::Config>, Error> {
         units::Network::Nat => Ok(Some(net::Config {
             publish: args.publish.clone(),
             allow_host: args.allow_host.iter().copied().collect(),
+            services: BTreeMap::new(),
         })),
         units::Network::None if args.publish.is_empty() && args.allow_host.is_empty() => Ok(None),
         units::Network::None => {
