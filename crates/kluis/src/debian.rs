@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// The most that the set-up may print, in bytes.
 const MAX_OUTPUT: u64 = 64 << 20;
+/// Where there is no bar, a line is printed for so many packages.
+const PLAIN_EVERY: usize = 20;
 /// Lines of it kept for an error.
 const LAST_LINES: usize = 8;
 /// The longest file of public keys read, in bytes.
@@ -181,6 +183,9 @@ impl Watch {
             self.show();
         } else if line.starts_with("Setting up ") {
             self.configured += 1;
+            if self.plain && self.configured.is_multiple_of(PLAIN_EVERY) {
+                eprintln!("{}", self.now());
+            }
             self.show();
         }
         if self.last.len() == LAST_LINES {
@@ -191,11 +196,15 @@ impl Watch {
 
     fn show(&self) {
         if let Some(bar) = &self.bar {
-            let count = match self.configured {
-                0 => String::new(),
-                n => format!(", {n} of {}", self.packages),
-            };
-            bar.set_message(format!("{}{count}", self.step));
+            bar.set_message(self.now());
+        }
+    }
+
+    /// How far it is.
+    fn now(&self) -> String {
+        match self.configured {
+            0 => self.step.clone(),
+            n => format!("{}, {n} of {}", self.step, self.packages),
         }
     }
 

@@ -65,8 +65,9 @@ const ESSENTIAL: [&str; 22] = [
     "util-linux",
 ];
 /// What is in the image beside these and what all depend on.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "apt",
+    "ca-certificates",
     "curl",
     "e2fsprogs",
     "gcc",

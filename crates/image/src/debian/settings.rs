@@ -8,7 +8,7 @@ use crate::error::ImageError;
 use std::io::Write;
 
 /// Units that are not started (*systemctl(1)*, `mask`).
-const MASKED: [&str; 36] = [
+const MASKED: [&str; 37] = [
     // no screen and no serial login: people come through the agent
     "console-getty.service",
     "getty-static.service",
@@ -47,6 +47,7 @@ const MASKED: [&str; 36] = [
     "apt-daily.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
+    "e2scrub_reap.service",
     "fstrim.timer",
     "systemd-tmpfiles-clean.timer",
 ];

@@ -152,10 +152,13 @@ impl Run<'_> {
         if self.plan.keeps_data() && matches!(end, End::Command(_) | End::TimedOut | End::Signal(_)) {
             if ready {
                 session.shut_down();
+                self.await_power_off();
+            } else if self.plan.image == ImageName::Debian {
+                self.front.note("the guest was booting: its disk is as after a power failure");
             } else {
                 self.running.power_button();
+                self.await_power_off();
             }
-            self.await_power_off();
         }
         Ok(end)
     }
