@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{kluis, output, text, turn};
+use common::{Scratch, kluis, output, text, turn};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -178,4 +178,67 @@ fn linux_on_two_processors() {
     machine.lines.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("other B\nlast words\n"), "the guest saw what gdb wrote: {rest}");
     assert_eq!(machine.end(), Some(7));
+}
+
+/// A multiboot image at 1 MiB whose entry, 20h bytes on, goes from 32-bit mode by 16-bit
+/// protected mode to real mode, and counts there, in the segment FFFFh.
+fn image() -> Vec<u8> {
+    const MAGIC: u32 = 0x1bad_b002;
+    const ADDRESSES: u32 = 1 << 16;
+    const AT: u32 = 0x10_0000;
+    let mut image = Vec::new();
+    let sum = 0u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES);
+    for word in [MAGIC, ADDRESSES, sum, AT, AT, 0, 0, AT + 0x20] {
+        image.extend(word.to_le_bytes());
+    }
+    image.extend([0x0f, 0x01, 0x15, 0x48, 0x00, 0x10, 0x00]); // 100020: lgdt [100048h]
+    image.extend([0xea, 0x2e, 0x00, 0x00, 0x00, 0x08, 0x00]); // 100027: jmp 8:2eh
+    image.extend([0x0f, 0x20, 0xc0, 0x24, 0xfe, 0x0f, 0x22, 0xc0]); // 10002e: cr0.PE = 0
+    image.extend([0xea, 0x4b, 0x00, 0xff, 0xff]); // 100036: jmp ffffh:4bh
+    image.extend([0xb8, 0x34, 0x12]); // 10003b: mov ax, 1234h
+    image.extend([0x40, 0x81, 0xc3, 0x00, 0x01, 0xeb, 0xf9]); // 10003e: inc ax; add bx, 100h; jmp back
+    image.resize(0x48, 0);
+    image.extend([0x0f, 0, 0x50, 0, 0x10, 0, 0, 0]); // GDTR
+    image.extend([0; 8]);
+    image.extend([0xff, 0xff, 0, 0, 0x10, 0x9a, 0, 0]); // 16-bit code from 1 MiB on
+    image
+}
+
+#[test]
+fn code_of_32_and_of_16_bits() {
+    let s = Scratch::new();
+    let image = s.file("image", image());
+    let machine = Machine::start(&["--gdb", "127.0.0.1:0", "--memory", "64M", "--kernel", &image]);
+    let said = machine.gdb(&[
+        "show architecture",
+        "x/2i $pc",
+        "stepi",
+        "printf \"32-bit %x\\n\", $pc",
+        "hbreak *0x10003e",
+        "continue",
+        "printf \"real %x, ax %x, cs %x\\n\", $pc, $eax & 0xffff, $cs",
+        "set $eax = 0x777",
+        "stepi",
+        "stepi",
+        "printf \"then %x, ax %x\\n\", $pc, $eax & 0xffff",
+        "monitor cpus",
+        "detach",
+    ]);
+    for part in [
+        "currently \"i386\"",
+        "lgdtl  0x100048",
+        "ljmp   $0x8,$0x2e",
+        "32-bit 100027\n",
+        "real 10003e, ax 1234, cs ffff\n",
+        "then 100043, ax 778\n",
+        "real mode, cpl 0, cs ffff:53",
+    ] {
+        assert!(said.contains(part), "`{part}` is not in\n{said}");
+    }
+    // one that comes later sees code of 16 bits
+    let said = machine.gdb(&["show architecture", "x/2i 0x10003e", "kill"]);
+    for part in ["currently \"i8086\"", "inc    %ax", "add    $0x100,%bx"] {
+        assert!(said.contains(part), "`{part}` is not in\n{said}");
+    }
+    assert_eq!(machine.end(), Some(125), "it was killed");
 }

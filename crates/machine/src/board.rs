@@ -2,8 +2,7 @@
 //! firmware, VGA and legacy storage. What the guest is told of it is in the
 //! ACPI tables (`boot::acpi`); the two are made from one description.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,21 +21,21 @@ use devices::port92::Port92;
 use devices::qemu::ExitSink;
 use devices::rtc::Rtc;
 use devices::serial::Serial;
-use devices::virtio::blk::{BlockBackend, FileBackend};
+use devices::virtio::blk::BlockBackend;
 use devices::virtio::console::{self, Console, HostPort, PortConfig, ResizeOrder};
-use devices::virtio::overlay::OverlayBackend;
 use devices::virtio::{BAR, BAR_LEN, Block, Entropy, Net, VirtioDevice, VirtioPci, net};
 use devices::{Clock, Device, IrqLine, PowerSink};
 use mem::DmaBus;
 
 use crate::clock::GuestClock;
-use crate::config::{Disk, MachineError, Place};
+use crate::config::{Disk, MachineError};
+use crate::disks;
 use crate::gate::Gate;
 use crate::interrupts::{ExtInt, ToApics};
 use crate::parts::{self, Part, PartState};
 use crate::qemu::{OLD_PM1_CONTROL, QemuDevices, Wanted};
 use crate::shares::{self, Share};
-use crate::snapshot::SnapshotError;
+use crate::snapshot::{Held, SnapshotError};
 use crate::timers::Alarm;
 use crate::vsock::{self, VsockPorts};
 
@@ -135,6 +134,7 @@ pub(crate) fn describe(cpus: usize, ram: Vec<Range<u64>>, epc: Range<u64>) -> bo
 }
 
 type Com1 = Serial<Box<dyn Write + Send>>;
+type VirtioDisk = Arc<Mutex<VirtioPci<Block<Box<dyn BlockBackend>>, DmaBus>>>;
 type VirtioConsole = Arc<Mutex<VirtioPci<Console, DmaBus>>>;
 
 /// Starts a thread that serves a device.
@@ -171,6 +171,7 @@ pub(crate) struct Board {
     ecam: Mutex<Ecam>,
     pci: Arc<PciBus>,
     functions: Functions,
+    disks: Vec<VirtioDisk>,
     pci_window: Range<u64>,
     ecam_base: u64,
     pm_base: u16,
@@ -197,6 +198,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) power: Arc<PowerSwitch>,
     pub(crate) serial: Box<dyn Write + Send>,
     pub(crate) disks: &'a [Disk],
+    /// What snapshots hold of their overlays, in the same order, if anything.
+    pub(crate) held: &'a [Option<Held>],
     pub(crate) shares: &'a [Share],
     pub(crate) vsock: &'a VsockPorts,
     pub(crate) ports: Vec<PortConfig>,
@@ -253,9 +256,10 @@ impl Board {
         if let Some(device) = parts.network {
             net::connect(&slots.plug(device)?);
         }
+        let mut plugged = Vec::new();
         for (i, disk) in parts.disks.iter().enumerate() {
-            let backend = open_disk(disk)?;
-            slots.plug(Block::new(backend, &format!("kluis-{i}")))?;
+            let backend = disks::open(disk, parts.held.get(i).and_then(Option::as_ref))?;
+            plugged.push(slots.plug(Block::new(backend, &format!("kluis-{i}")))?);
         }
         let (mut threads, mut kicks): (Vec<HostThread>, Vec<Kick>) = Default::default();
         for (device, server) in shares::open(parts.shares)? {
@@ -281,6 +285,7 @@ impl Board {
             i8042: Mutex::new(I8042::new(power.clone())),
             port92: Mutex::new(Port92::new(power.clone())),
             qemu: QemuDevices::new(parts.qemu, parts.power, gsi),
+            disks: plugged,
             config_ports: Mutex::new(ConfigPorts::new(pci.clone(), power)),
             ecam: Mutex::new(Ecam::new(pci.clone())),
             pci,
@@ -345,6 +350,7 @@ impl Board {
             config_ports,
             ecam,
             functions,
+            disks: _,
             // the same devices once more, wires, addresses, and the host's side
             ioapic_eoi: _,
             pic_ack: _,
@@ -379,11 +385,6 @@ impl Board {
         parts
     }
 
-    /// Whether the machine boots an image that QEMU would boot.
-    pub(crate) fn is_for_image(&self) -> bool {
-        self.qemu.for_image()
-    }
-
     /// The devices' state; the machine is paused.
     pub(crate) fn save(&self) -> Result<Vec<PartState>, SnapshotError> {
         parts::save(&self.parts())
@@ -394,6 +395,21 @@ impl Board {
         parts::load(&self.parts(), states)?;
         self.pci.refresh();
         Ok(())
+    }
+
+    /// Makes durable what the guest has written to its disks; the machine is paused.
+    pub(crate) fn flush_disks(&self) -> io::Result<()> {
+        self.disks.iter().try_for_each(|disk| lock(disk).device_mut().backend_mut().flush())
+    }
+
+    /// Gives what the overlay of a disk holds.
+    pub(crate) fn save_overlay(
+        &self,
+        number: usize,
+        each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(disk) = self.disks.get(number) else { return Ok(()) };
+        lock(disk).device_mut().backend_mut().save(each)
     }
 
     /// When the next device timer is due, in guest nanoseconds.
@@ -558,51 +574,6 @@ impl Slots<'_> {
         self.parts.push((format!("virtio-{kind}-slot-{slot}"), function.clone()));
         Ok(function)
     }
-}
-
-/// Opens a disk, and its overlay if it has one.
-fn open_disk(disk: &Disk) -> Result<Box<dyn BlockBackend>, MachineError> {
-    let Some(overlay) = &disk.overlay else { return Ok(Box::new(open_image(disk)?)) };
-    let base = open_image(&Disk { read_only: true, ..disk.clone() })?;
-    let (path, kept) = match &overlay.place {
-        Place::Kept(path) => (path, true),
-        Place::Passing(folder) => (folder, false),
-    };
-    let fail = |reason: String| MachineError::Disk { path: path.clone(), reason };
-    let file = if kept {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|e| fail(format!("cannot open: {e}; check the path")))?;
-        if file.try_lock().is_err() {
-            return Err(fail("is in use by another machine; stop that one, or use a copy".into()));
-        }
-        file
-    } else {
-        tempfile::tempfile_in(path)
-            .map_err(|e| fail(format!("cannot hold what the machine writes: {e}; check its folder")))?
-    };
-    let backend = OverlayBackend::new(base, &overlay.base, file, kept).map_err(|e| fail(e.to_string()))?;
-    Ok(Box::new(backend))
-}
-
-/// Opens a disk image: a regular file or block device of whole sectors,
-/// locked against other users.
-fn open_image(disk: &Disk) -> Result<FileBackend, MachineError> {
-    let fail = |reason: String| MachineError::Disk { path: disk.path.clone(), reason };
-    let file = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path).map_err(|e| {
-        fail(format!("cannot open: {e}; check the path, or add `,ro` if it may only be read"))
-    })?;
-    let kind = file.metadata().map_err(|e| fail(e.to_string()))?;
-    if kind.is_dir() {
-        return Err(fail("is a directory; give a raw disk image".into()));
-    }
-    let locked = if disk.read_only { file.try_lock_shared() } else { file.try_lock() };
-    if locked.is_err() {
-        return Err(fail("is in use by another machine; stop that one, or use a copy".into()));
-    }
-    if kind.is_file() && (kind.len() == 0 || kind.len() % 512 != 0) {
-        return Err(fail(format!("has {} bytes, not a multiple of 512; give a raw disk image", kind.len())));
-    }
-    FileBackend::new(file, disk.read_only).map_err(|e| fail(e.to_string()))
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

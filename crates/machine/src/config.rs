@@ -102,11 +102,24 @@ pub enum Place {
 }
 
 impl Disk {
+    /// Whether what the guest writes outlives the machine.
+    #[must_use]
+    pub fn keeps_data(&self) -> bool {
+        match &self.overlay {
+            Some(overlay) => matches!(overlay.place, Place::Kept(_)),
+            None => !self.read_only,
+        }
+    }
+
     /// The same by its full path, which a snapshot keeps; a file that is not there
     /// stays as it is named.
     pub(crate) fn with_full_path(&self) -> Disk {
-        let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        Disk { path, ..self.clone() }
+        let full = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let overlay = self.overlay.as_ref().map(|overlay| match &overlay.place {
+            Place::Kept(path) => Overlay { place: Place::Kept(full(path)), ..overlay.clone() },
+            Place::Passing(_) => overlay.clone(),
+        });
+        Disk { path: full(&self.path), read_only: self.read_only, overlay }
     }
 }
 

@@ -5,7 +5,7 @@
 //! * `epc`: the enclave page cache
 //! * `drill`: attacks on the EPC's memory, and the bus's view
 //! * `entry`: how the first processor begins
-//! * `board`: devices at their ports and addresses
+//! * `board`: devices at their ports and addresses; `disks`: raw images and overlays
 //! * `qemu`: those of them that only virtual machines have
 //! * `shares`: the threads behind shared folders; `vsock`: Unix sockets for the guest's
 //! * `interrupts`: wires and messages to the local APICs
@@ -20,6 +20,7 @@
 mod board;
 mod clock;
 pub mod config;
+mod disks;
 mod drill;
 mod entry;
 mod epc;

@@ -19,6 +19,13 @@ pub(crate) struct PartState {
     state: Value,
 }
 
+impl PartState {
+    /// Whether it is of the device of this name.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+}
+
 /// A device, without its state's type. Only a [`Device`] can be one, so what
 /// cannot be saved is not on the board.
 pub(crate) trait Part: Send + Sync {

@@ -18,6 +18,8 @@ use crate::parts::Part;
 pub(crate) const OLD_PM1_CONTROL: u16 = 0xb004;
 /// First port of `isa-debug-exit`, as everybody places it.
 const EXIT: u16 = 0xf4;
+/// What a snapshot calls fw_cfg.
+pub(crate) const FW_CFG_NAME: &str = "fw-cfg";
 /// First port of fw_cfg.
 const FW_CFG: u16 = 0x510;
 
@@ -49,7 +51,7 @@ impl QemuDevices {
     pub(crate) fn parts(&self) -> Vec<(&str, &dyn Part)> {
         let QemuDevices { fw_cfg, exit, test } = self;
         let mut parts: Vec<(&str, &dyn Part)> = Vec::new();
-        parts.extend(fw_cfg.iter().map(|device| ("fw-cfg", device as &dyn Part)));
+        parts.extend(fw_cfg.iter().map(|device| (FW_CFG_NAME, device as &dyn Part)));
         parts.extend(exit.iter().map(|device| ("debug-exit", device as &dyn Part)));
         if let Some((ports, memory)) = test {
             parts.push(("test-ports", ports));

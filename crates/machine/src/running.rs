@@ -112,6 +112,7 @@ pub fn prepare(mut config: Config) -> Result<(Prepared, Vec<HostPort>), MachineE
         epc: config.epc.bytes,
         disks: config.disks.iter().map(Disk::with_full_path).collect(),
     };
+    let held = config.snapshot.as_ref().map(|snapshot| snapshot.held()).unwrap_or_default();
     let (ram, begin, fw_cfg) = fill_memory(&mut config, &about, spans, epc_range.clone(), &shape)?;
     let package = epc::package(config.epc, &config.model, config.cpus)?;
 
@@ -135,6 +136,7 @@ pub fn prepare(mut config: Config) -> Result<(Prepared, Vec<HostPort>), MachineE
         power: power.clone(),
         serial: config.serial,
         disks: &config.disks,
+        held: &held,
         shares: &config.shares,
         vsock: &config.vsock,
         ports: config.ports,
@@ -244,7 +246,10 @@ fn fill_memory(
     if let Some(snapshot) = config.snapshot.take() {
         snapshot.check(shape)?;
         let ram = snapshot.ram(&ranges, epc.end)?;
-        return Ok((ram, Begin::Snapshot(Box::new(snapshot.into_state())), None));
+        let state = snapshot.into_state();
+        // what it told of its image is part of its state
+        let fw_cfg = state.devices.iter().any(|part| part.is(qemu::FW_CFG_NAME)).then(|| FwCfg::new([], []));
+        return Ok((ram, Begin::Snapshot(Box::new(state)), fw_cfg));
     }
     let ram = Ram::with_top(&ranges, epc.end)?;
     let layout = boot::Layout::new(spans, vec![about.pci.ecam(), epc]);

@@ -7,7 +7,7 @@
 //! | 0 | selector, 2 bytes, written: the item to read, from its start |
 //! | 1 | data, 1 byte, read: the item's next byte; zero past its end |
 //!
-//! Items are fixed when the device is made; writes to them were dropped from QEMU,
+//! Items are fixed when the device is made, or taken from a snapshot; writes to them were dropped from QEMU,
 //! too. There is no DMA interface, and the interface's item says so.
 //!
 //! | threat | guard |
@@ -49,16 +49,16 @@ const WRITE: u16 = 0x4000;
 /// A name in the directory, its terminating zero included.
 const NAME: usize = 56;
 
-/// What a snapshot keeps of the device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a snapshot keeps of the device: all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FwCfgState {
+    items: BTreeMap<u16, Vec<u8>>,
     selected: u16,
     position: u32,
 }
 
 /// The device.
 pub struct FwCfg {
-    items: BTreeMap<u16, Vec<u8>>,
     s: FwCfgState,
 }
 
@@ -91,11 +91,11 @@ impl FwCfg {
             count += 1;
         }
         items.insert(key::FILE_DIR, [count.to_be_bytes().to_vec(), entries].concat());
-        Self { items, s: FwCfgState::default() }
+        Self { s: FwCfgState { items, selected: 0, position: 0 } }
     }
 
     fn next(&mut self) -> u8 {
-        let item = self.items.get(&self.s.selected);
+        let item = self.s.items.get(&self.s.selected);
         let byte = item.and_then(|item| item.get(self.s.position as usize)).copied();
         self.s.position += u32::from(byte.is_some());
         byte.unwrap_or(0)
@@ -104,6 +104,7 @@ impl FwCfg {
 
 impl Device for FwCfg {
     type State = FwCfgState;
+    const STATE_VERSION: u16 = 2;
 
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
@@ -114,21 +115,21 @@ impl Device for FwCfg {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         if let (0, &[low, high]) = (offset, data) {
-            let selected = u16::from_le_bytes([low, high]) & !WRITE;
-            self.s = FwCfgState { selected, position: 0 };
+            self.s.selected = u16::from_le_bytes([low, high]) & !WRITE;
+            self.s.position = 0;
         }
     }
 
     fn reset(&mut self) {
-        self.s = FwCfgState::default();
+        (self.s.selected, self.s.position) = (0, 0);
     }
 
     fn save(&self) -> FwCfgState {
-        self.s
+        self.s.clone()
     }
 
     fn load(&mut self, state: FwCfgState) -> Result<(), StateError> {
-        let end = self.items.get(&state.selected).map_or(0, Vec::len);
+        let end = state.items.get(&state.selected).map_or(0, Vec::len);
         if state.position as usize > end || state.selected & WRITE != 0 {
             return Err(StateError::new("fw_cfg", "position", "lies in no item"));
         }

@@ -67,6 +67,19 @@ pub trait BlockBackend: Send {
     /// # Errors
     /// As [`BlockBackend::read_at`].
     fn flush(&mut self) -> io::Result<()>;
+    /// Of copy on write: whether block `n`, of 4096 bytes, is not that of what is shared.
+    fn holds(&self, _n: u64) -> bool {
+        false
+    }
+    /// Of copy on write: gives what it holds as an overlay's file, see
+    /// [`OverlayBackend::held`](super::overlay::OverlayBackend::held), in whole pages: offset in the
+    /// file, ascending, and bytes. What is left out is zeros.
+    ///
+    /// # Errors
+    /// As [`BlockBackend::read_at`], and those of `each`.
+    fn save(&mut self, _each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl BlockBackend for Box<dyn BlockBackend> {
@@ -84,6 +97,12 @@ impl BlockBackend for Box<dyn BlockBackend> {
     }
     fn flush(&mut self) -> io::Result<()> {
         (**self).flush()
+    }
+    fn holds(&self, n: u64) -> bool {
+        (**self).holds(n)
+    }
+    fn save(&mut self, each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        (**self).save(each)
     }
 }
 
@@ -176,6 +195,11 @@ impl<B: BlockBackend> Block<B> {
     /// The back end.
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// The same, to be changed beside the guest.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
     }
 
     /// Byte offset of `len` bytes at `sector`, if they are on the disk.

@@ -95,13 +95,17 @@ impl Layout {
 /// # Errors
 /// The file cannot be read or is no overlay.
 pub fn base_of(file: &File) -> Result<[u8; 32], OverlayError> {
+    base_at(file, 0)
+}
+
+fn base_at(file: &File, start: u64) -> Result<[u8; 32], OverlayError> {
     let mut header = [0; 56];
-    file.read_exact_at(&mut header, 0).map_err(|e| match e.kind() {
+    file.read_exact_at(&mut header, start).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => OverlayError::Format,
         _ => OverlayError::Io(e),
     })?;
     let (known, rest) = header.split_at(16);
-    if known != start() {
+    if known != known_start() {
         return Err(OverlayError::Format);
     }
     let mut base = [0; 32];
@@ -109,7 +113,7 @@ pub fn base_of(file: &File) -> Result<[u8; 32], OverlayError> {
     Ok(base)
 }
 
-fn start() -> [u8; 16] {
+fn known_start() -> [u8; 16] {
     let mut out = [0; 16];
     out[..8].copy_from_slice(MAGIC);
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -117,11 +121,33 @@ fn start() -> [u8; 16] {
     out
 }
 
+/// Bytes of the overlay's file for a disk of `size` bytes.
+///
+/// # Errors
+/// The disk is too long.
+pub fn file_len(size: u64) -> Result<u64, OverlayError> {
+    Ok(Layout::new(size)?.file_len())
+}
+
+/// The first page of the file.
+fn header(size: u64, identity: &[u8; 32]) -> [u8; HEADER as usize] {
+    let mut out = [0; HEADER as usize];
+    out[..16].copy_from_slice(&known_start());
+    out[16..24].copy_from_slice(&size.to_le_bytes());
+    out[24..56].copy_from_slice(identity);
+    out
+}
+
 /// A base that is only read, and an overlay that takes the writes.
 #[derive(Debug)]
 pub struct OverlayBackend<B> {
     base: B,
+    identity: [u8; 32],
     file: File,
+    /// Where the overlay begins in the file.
+    start: u64,
+    /// Nobody writes to it any more.
+    held: bool,
     layout: Layout,
     map: Vec<u8>,
     /// Blocks of the map, as of the file, that are newer here than there.
@@ -142,33 +168,38 @@ impl<B: BlockBackend> OverlayBackend<B> {
         let mut map = vec![0; layout.map_len()];
         if len == 0 {
             file.set_len(layout.file_len())?;
-            let mut header = start().to_vec();
-            header.extend_from_slice(&layout.size.to_le_bytes());
-            header.extend_from_slice(identity);
-            file.write_all_at(&header, 0)?;
+            file.write_all_at(&header(layout.size, identity), 0)?;
             if kept {
                 file.sync_all()?;
             }
         } else {
-            let mut size = [0; 8];
-            if base_of(&file)? != *identity {
-                return Err(OverlayError::Base);
-            }
-            file.read_exact_at(&mut size, 16)?;
-            if u64::from_le_bytes(size) != layout.size {
-                return Err(OverlayError::Base);
-            }
-            if len < layout.file_len() {
-                return Err(OverlayError::Short { len, whole: layout.file_len() });
-            }
-            file.read_exact_at(&mut map, HEADER)?;
+            map = read_map(&file, 0, len, identity, layout)?;
         }
         let stale = vec![false; map.len() / BLOCK as usize];
-        Ok(Self { base, file, layout, map, stale, kept })
+        let identity = *identity;
+        Ok(Self { base, identity, file, start: 0, held: false, layout, map, stale, kept })
+    }
+
+    /// One that is only read, and lies in `file` from byte `start` on: what
+    /// [`BlockBackend::save`] gave. Put another above it.
+    ///
+    /// # Errors
+    /// [`OverlayError`].
+    pub fn held(base: B, identity: &[u8; 32], file: File, start: u64) -> Result<Self, OverlayError> {
+        let layout = Layout::new(base.size())?;
+        let len = file.metadata()?.len().saturating_sub(start);
+        let map = read_map(&file, start, len, identity, layout)?;
+        let identity = *identity;
+        Ok(Self { base, identity, file, start, held: true, layout, map, stale: Vec::new(), kept: false })
     }
 
     fn is_here(&self, block: u64) -> bool {
-        self.map[(block / 8) as usize] & 1 << (block % 8) != 0
+        self.map.get((block / 8) as usize).is_some_and(|byte| byte & 1 << (block % 8) != 0)
+    }
+
+    /// Where a byte of the disk is in the file, if it is there.
+    fn place(&self, offset: u64) -> u64 {
+        self.start + self.layout.data + offset
     }
 
     fn note(&mut self, block: u64) {
@@ -204,7 +235,7 @@ impl<B: BlockBackend> OverlayBackend<B> {
         let len = BLOCK.min(self.layout.size - at) as usize;
         let mut old = [0; BLOCK as usize];
         self.base.read_at(at, &mut old[..len])?;
-        self.file.write_all_at(&old[..len], self.layout.data + at)?;
+        self.file.write_all_at(&old[..len], self.place(at))?;
         self.note(block);
         Ok(())
     }
@@ -225,7 +256,7 @@ impl<B: BlockBackend> BlockBackend for OverlayBackend<B> {
     }
 
     fn read_only(&self) -> bool {
-        false
+        self.held
     }
 
     fn read_at(&mut self, offset: u64, data: &mut [u8]) -> io::Result<()> {
@@ -235,7 +266,7 @@ impl<B: BlockBackend> BlockBackend for OverlayBackend<B> {
         for (here, at, len) in runs {
             let (part, later) = rest.split_at_mut(len);
             if here {
-                self.file.read_exact_at(part, self.layout.data + at)?;
+                self.file.read_exact_at(part, self.place(at))?;
             } else {
                 self.base.read_at(at, part)?;
             }
@@ -246,6 +277,9 @@ impl<B: BlockBackend> BlockBackend for OverlayBackend<B> {
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check(offset, data.len())?;
+        if self.held {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let end = offset + data.len() as u64;
         let Some(last) = end.checked_sub(1).filter(|_| !data.is_empty()) else { return Ok(()) };
         if !offset.is_multiple_of(BLOCK) {
@@ -254,7 +288,7 @@ impl<B: BlockBackend> BlockBackend for OverlayBackend<B> {
         if !end.is_multiple_of(BLOCK) && end != self.layout.size {
             self.bring(last / BLOCK)?;
         }
-        self.file.write_all_at(data, self.layout.data + offset)?;
+        self.file.write_all_at(data, self.place(offset))?;
         (offset / BLOCK..=last / BLOCK).for_each(|block| self.note(block));
         Ok(())
     }
@@ -272,6 +306,62 @@ impl<B: BlockBackend> BlockBackend for OverlayBackend<B> {
         }
         if wrote { self.file.sync_data() } else { Ok(()) }
     }
+
+    fn holds(&self, n: u64) -> bool {
+        self.is_here(n) || self.base.holds(n)
+    }
+
+    fn save(&mut self, each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let Layout { size, data } = self.layout;
+        each(0, &header(size, &self.identity))?;
+        let blocks = size.div_ceil(BLOCK);
+        // blocks whose bits are in one page of the map
+        let page = 8 * BLOCK;
+        for first in (0..blocks).step_by(page as usize) {
+            let mut map = [0; BLOCK as usize];
+            for n in (first..blocks.min(first + page)).filter(|n| self.holds(*n)) {
+                map[((n - first) / 8) as usize] |= 1 << (n % 8);
+            }
+            if map != [0; BLOCK as usize] {
+                each(HEADER + first / 8, &map)?;
+            }
+        }
+        let mut block = [0; BLOCK as usize];
+        for n in 0..blocks {
+            if !self.holds(n) {
+                continue;
+            }
+            let len = BLOCK.min(size - n * BLOCK) as usize;
+            self.read_at(n * BLOCK, &mut block[..len])?;
+            block[len..].fill(0);
+            each(data + n * BLOCK, &block)?;
+        }
+        Ok(())
+    }
+}
+
+/// The map of an overlay of `len` bytes, which must be `identity`'s.
+fn read_map(
+    file: &File,
+    start: u64,
+    len: u64,
+    identity: &[u8; 32],
+    layout: Layout,
+) -> Result<Vec<u8>, OverlayError> {
+    let mut size = [0; 8];
+    if base_at(file, start)? != *identity {
+        return Err(OverlayError::Base);
+    }
+    file.read_exact_at(&mut size, start + 16)?;
+    if u64::from_le_bytes(size) != layout.size {
+        return Err(OverlayError::Base);
+    }
+    if len < layout.file_len() {
+        return Err(OverlayError::Short { len, whole: layout.file_len() });
+    }
+    let mut map = vec![0; layout.map_len()];
+    file.read_exact_at(&mut map, start + HEADER)?;
+    Ok(map)
 }
 
 #[cfg(test)]
@@ -336,6 +426,62 @@ mod tests {
         assert!(overlay.base == base());
         overlay.flush().unwrap();
         assert!(all(&mut open(&kept).unwrap()) == model);
+    }
+
+    #[test]
+    fn what_is_saved_is_the_same_disk_below_another_overlay() {
+        let (_, handle) = file();
+        let mut overlay = open(&handle).unwrap();
+        overlay.write_at(5000, &[1; 9000]).unwrap();
+        overlay.write_at(SIZE as u64 - 3, &[2; 3]).unwrap();
+        // not in the base's first snapshot, and zeros
+        overlay.write_at(32 * 4096, &[0; 4096]).unwrap();
+        let mut model = all(&mut overlay);
+        let save = |overlay: &mut dyn BlockBackend| {
+            // somewhere in a file, beginning with something else
+            let (file, handle) = file();
+            let (mut last, mut pages) = (None, 0);
+            overlay
+                .save(&mut |at, bytes| {
+                    assert!(at.is_multiple_of(4096) && bytes.len() == 4096 && Some(at) > last);
+                    (last, pages) = (Some(at), pages + 1);
+                    handle.write_all_at(bytes, 8192 + at)
+                })
+                .unwrap();
+            handle.set_len(8192 + file_len(SIZE as u64).unwrap()).unwrap();
+            (file, pages)
+        };
+        let (saved, pages) = save(&mut overlay);
+        assert_eq!(pages, 1 + 1 + 5, "header, map, three blocks and a half, the last, zeros");
+        // the machine that was saved goes on
+        overlay.write_at(0, &[3; 512]).unwrap();
+
+        let held = || OverlayBackend::held(base(), &ID, saved.try_clone().unwrap(), 8192);
+        let mut below = held().unwrap();
+        assert!(below.read_only() && below.write_at(0, &[0]).is_err());
+        assert!((0..SIZE).step_by(4096).all(|at| {
+            let mut block = vec![0; 4096.min(SIZE - at)];
+            below.read_at(at as u64, &mut block).unwrap();
+            block == model[at..at + block.len()]
+        }));
+        let above = |below| {
+            let (_, handle) = file();
+            OverlayBackend::new(below, &ID, handle, false).unwrap()
+        };
+        let mut two = above(below);
+        two.write_at(7000, &[4; 100]).unwrap();
+        two.write_at(70_000, &[5; 10]).unwrap();
+        model[7000..7100].fill(4);
+        model[70_000..70_010].fill(5);
+        // one snapshot of both
+        let (saved, pages) = save(&mut two);
+        assert_eq!(pages, 8);
+        let mut again = above(OverlayBackend::held(base(), &ID, saved, 8192).unwrap());
+        let mut data = vec![0; SIZE];
+        again.read_at(0, &mut data).unwrap();
+        assert!(data == model);
+        assert!(OverlayBackend::held(base(), &[1; 32], held().unwrap().file, 8192).is_err());
+        assert!(OverlayBackend::held(base(), &ID, held().unwrap().file, 4096).is_err());
     }
 
     #[test]

@@ -234,14 +234,11 @@ impl Plan {
             connect: ports("--vsock", &args.vsock)?,
             listen: ports("--vsock-listen", &args.vsock_listen)?,
         };
-        let disk = |disk: &DiskRecord| Disk {
-            path: disk.path.clone().into(),
-            read_only: disk.read_only,
-            overlay: None,
-        };
+        let system = about.disks.iter().any(|disk| disk.overlay.is_some());
         Ok(Self {
             size: None,
-            image: ImageName::Default,
+            // a system on a disk takes its time to end
+            image: if system { ImageName::Debian } else { ImageName::Default },
             overlay: None,
             model,
             cpus: about.cpus,
@@ -251,7 +248,7 @@ impl Plan {
             initrd: None,
             modules: Vec::new(),
             cmdline: String::new(),
-            disks: about.disks.iter().map(disk).collect(),
+            disks: about.disks.iter().map(DiskRecord::disk).collect(),
             shares: args.share.iter().map(|share| share.host.clone()).collect(),
             vsock,
             network: network(args)?,
@@ -263,7 +260,7 @@ impl Plan {
     /// Whether the guest can write to something that outlives it.
     pub(crate) fn keeps_data(&self) -> bool {
         self.overlay.is_some()
-            || self.disks.iter().any(|disk| !disk.read_only)
+            || self.disks.iter().any(Disk::keeps_data)
             || self.shares.iter().any(|share| !share.read_only)
     }
 }

@@ -117,7 +117,7 @@ impl Request {
         drop(paused);
         if let Some(reply) = &self.reply {
             let bytes = contents.pages * 4096;
-            let text = format!("Snapshot taken: {} of memory.\n", units::bytes(bytes));
+            let text = format!("Snapshot taken: {}.\n", units::bytes(bytes));
             let _ = reply.send(Ok(Answer { text, value: json!({ "pages": contents.pages }) }));
         }
         if self.stop { Done::Stopped } else { Done::Answered }

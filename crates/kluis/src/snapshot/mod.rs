@@ -13,6 +13,7 @@ use crate::control::{self, Ask};
 use crate::exit::{self, Error};
 use crate::{platform, units};
 use machine::Snapshot;
+use machine::snapshot::{OverlayRecord, PlaceRecord};
 use owner::{Owner, Session};
 use serde_json::json;
 use std::fmt::Write;
@@ -91,10 +92,18 @@ fn inspect(file: &Path, json: bool) -> Result<(), Error> {
         units::bytes(about.epc)
     );
     for disk in &about.disks {
-        let _ = writeln!(text, "Disk      {}{}", disk.path, if disk.read_only { ",ro" } else { "" });
+        let how = match &disk.overlay {
+            _ if disk.read_only => ",ro".into(),
+            None => String::new(),
+            Some(OverlayRecord { place: PlaceRecord::Held { .. }, .. }) => {
+                ", what was written to it is here".into()
+            }
+            Some(OverlayRecord { place: PlaceRecord::Kept(file), .. }) => format!(", overlay {}", file.path),
+        };
+        let _ = writeln!(text, "Disk      {}{how}", disk.file.path);
     }
     let _ = writeln!(text, "Guest     {state}");
-    let _ = writeln!(text, "Memory    {} that are not zeros", units::bytes(contents.pages * 4096));
+    let _ = writeln!(text, "Content   {} that are not zeros", units::bytes(contents.pages * 4096));
     let _ = writeln!(text, "Platform  {}", owner.platform);
     crate::print(&text)
 }

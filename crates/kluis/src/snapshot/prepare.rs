@@ -2,7 +2,7 @@
 //! command. A process of its own boots it and writes into the file that this one
 //! has opened and will name.
 
-use crate::cli::{ImageName, RunArgs};
+use crate::cli::RunArgs;
 use crate::exit::{self, Error};
 use crate::run::{HostTerminal, Plan};
 use crate::snapshot::target::Target;
@@ -49,9 +49,9 @@ pub(crate) fn order() -> Result<Option<Order>, Error> {
 /// The file or the machine cannot be made.
 pub(crate) fn main(file: &Path, args: &RunArgs, platform: &Path, json: bool) -> Result<u8, Error> {
     let odd = !args.command.is_empty() || args.tty || args.warm || args.snapshot.is_some();
-    if odd || args.reboot || args.disk.iter().any(|disk| !disk.read_only) {
+    if odd || args.reboot || args.overlay.is_some() || args.disk.iter().any(|disk| !disk.read_only) {
         return Err(Error::bad(
-            "a prepared machine has no command, no --tty, --warm, --snapshot, --reboot or disk that it may write: leave them out",
+            "a prepared machine has no command, no --tty, --warm, --snapshot, --reboot, --overlay or disk that it may write: leave them out",
         ));
     }
     if order()?.is_some() {
@@ -88,8 +88,8 @@ pub(crate) fn warm(
     platform: &str,
 ) -> Result<PathBuf, Error> {
     let plan = Plan::new(args, terminal)?;
-    if plan.image != ImageName::Default {
-        return Err(Error::bad("--warm is for the default image: what a Debian writes is not in a snapshot"));
+    if args.overlay.is_some() {
+        return Err(Error::bad("--warm starts from the image as it is: leave out --overlay"));
     }
     let folder = image::default_folder()?.join("snapshots");
     let fail = |e: std::io::Error| Error::failed(format!("cannot use {}: {e}", folder.display()));

@@ -8,14 +8,17 @@ use std::sync::LazyLock;
 use arch::regs::{Efer, gpr};
 use cpu::Cpu;
 
-/// One of the two that gdb knows.
+/// One that gdb knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Layout {
     /// `i386:x86-64`
     #[default]
     Long,
-    /// `i386`; gdb can then be told to decode as for `i8086`
+    /// `i386`
     Legacy,
+    /// The same with 16-bit code: `i8086`. gdb decodes by the name alone, and holds to the
+    /// one that it was told.
+    Legacy16,
 }
 
 /// gdb's order of the general registers.
@@ -163,14 +166,15 @@ impl Description {
         all.xml += match layout {
             Layout::Long => "<architecture>i386:x86-64</architecture>",
             Layout::Legacy => "<architecture>i386</architecture>",
+            Layout::Legacy16 => "<architecture>i8086</architecture>",
         };
         all.feature("org.gnu.gdb.i386.core", |all| match layout {
             Layout::Long => all.general(&LONG_GPR, "rip", 8),
-            Layout::Legacy => all.general(&LEGACY_GPR, "eip", 4),
+            Layout::Legacy | Layout::Legacy16 => all.general(&LEGACY_GPR, "eip", 4),
         });
         match layout {
             Layout::Long => all.vectors(16),
-            Layout::Legacy => all.vectors(8),
+            Layout::Legacy | Layout::Legacy16 => all.vectors(8),
         }
         if layout == Layout::Long {
             all.feature("org.gnu.gdb.i386.segments", |all| {
@@ -199,17 +203,23 @@ impl Description {
 
 static LONG: LazyLock<Description> = LazyLock::new(|| Description::of(Layout::Long));
 static LEGACY: LazyLock<Description> = LazyLock::new(|| Description::of(Layout::Legacy));
+static LEGACY16: LazyLock<Description> = LazyLock::new(|| Description::of(Layout::Legacy16));
 
 impl Layout {
     /// That for a processor as it is now.
     pub(super) fn of(cpu: &Cpu) -> Layout {
-        if cpu.s.efer.contains(Efer::LMA) { Layout::Long } else { Layout::Legacy }
+        match (cpu.s.efer.contains(Efer::LMA), cpu.s.seg[1].attr.big()) {
+            (true, _) => Layout::Long,
+            (false, true) => Layout::Legacy,
+            (false, false) => Layout::Legacy16,
+        }
     }
 
     fn description(self) -> &'static Description {
         match self {
             Layout::Long => &LONG,
             Layout::Legacy => &LEGACY,
+            Layout::Legacy16 => &LEGACY16,
         }
     }
 
@@ -234,7 +244,7 @@ impl Layout {
     pub(super) fn ip(self) -> usize {
         match self {
             Layout::Long => LONG_GPR.len(),
-            Layout::Legacy => LEGACY_GPR.len(),
+            Layout::Legacy | Layout::Legacy16 => LEGACY_GPR.len(),
         }
     }
 }

@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(LONG.place(LONG.registers().len()), None);
         // real mode: linear addresses
         cpu.s.seg[1].base = 0x1_0000;
-        for layout in [LONG, Layout::Legacy] {
+        for layout in [LONG, Layout::Legacy, Layout::Legacy16] {
             let (ip, bytes) = (number(layout, What::Rip), layout.place(layout.ip()).unwrap().len());
             assert_eq!(ip, layout.ip());
             assert!(write(&mut cpu, layout, ip, &0x1_0200u64.to_le_bytes()[..bytes]));

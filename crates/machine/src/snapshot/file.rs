@@ -5,6 +5,7 @@
 //! | 0 | header, 4096 bytes: magic, version, lengths, digests, the header's own digest |
 //! | 4096 | the state, as JSON |
 //! | the next multiple of 4096 | RAM, range after range; pages of zeros are holes |
+//! | behind it | overlays of disks ([`devices::virtio::overlay`]), one after the other |
 //!
 //! RAM lies as it does in the machine, so that starting is one mapping for each
 //! range, copied on write and read when touched. Its digest is therefore not
@@ -25,12 +26,14 @@ use sha2::{Digest, Sha256};
 use super::{About, Snapshot, SnapshotError, State};
 
 /// The format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"KLUISNAP";
 const PAGE: u64 = 4096;
 /// Bytes of the header that mean something.
-const HEADER: usize = 144;
+const HEADER: usize = 152;
+/// Bytes of it that its digest is of.
+const DIGESTED: usize = 120;
 /// Most bytes of a state: a megabyte of console input takes a few of them.
 const MAX_STATE: u64 = 64 << 20;
 /// Most bytes of RAM: what physical addresses reach.
@@ -45,7 +48,9 @@ type Hash = [u8; 32];
 pub struct Contents {
     /// Bytes of RAM, zeros included.
     pub memory: u64,
-    /// Pages that are not zeros.
+    /// Bytes of overlays, zeros included.
+    pub overlays: u64,
+    /// Pages of both that are not zeros.
     pub pages: u64,
     pub(super) memory_at: u64,
     state: u64,
@@ -66,13 +71,14 @@ impl Contents {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        for (i, word) in [self.state, self.memory_at, self.memory, self.pages].into_iter().enumerate() {
+        let words = [self.state, self.memory_at, self.memory, self.overlays, self.pages];
+        for (i, word) in words.into_iter().enumerate() {
             header[16 + 8 * i..24 + 8 * i].copy_from_slice(&word.to_le_bytes());
         }
-        header[48..80].copy_from_slice(&self.state_hash);
-        header[80..112].copy_from_slice(&self.memory_hash);
-        let digest = Sha256::digest(&header[..112]);
-        header[112..].copy_from_slice(&digest);
+        header[56..88].copy_from_slice(&self.state_hash);
+        header[88..DIGESTED].copy_from_slice(&self.memory_hash);
+        let digest = Sha256::digest(&header[..DIGESTED]);
+        header[DIGESTED..].copy_from_slice(&digest);
         header
     }
 
@@ -86,28 +92,41 @@ impl Contents {
         if version != VERSION {
             return Err(SnapshotError::Version(version));
         }
-        if Sha256::digest(&header[..112])[..] != header[112..] || word(8) >> 32 != 0 {
+        if Sha256::digest(&header[..DIGESTED])[..] != header[DIGESTED..] || word(8) >> 32 != 0 {
             return Err(SnapshotError::Damaged("its header"));
         }
         let contents = Self {
             state: word(16),
             memory_at: word(24),
             memory: word(32),
-            pages: word(40),
-            state_hash: hash(48),
-            memory_hash: hash(80),
+            overlays: word(40),
+            pages: word(48),
+            state_hash: hash(56),
+            memory_hash: hash(88),
         };
         let good = contents.state <= MAX_STATE
             && contents.memory <= MAX_RAM
             && contents.memory.is_multiple_of(PAGE)
+            && contents.overlays <= MAX_RAM
+            && contents.overlays.is_multiple_of(PAGE)
             && contents.memory_at == memory_at(contents.state)
-            && contents.pages <= contents.memory / PAGE;
+            && contents.pages <= contents.content() / PAGE;
         if good { Ok(contents) } else { Err(SnapshotError::Damaged("its lengths")) }
+    }
+
+    /// Bytes of RAM and overlays.
+    fn content(&self) -> u64 {
+        self.memory + self.overlays
+    }
+
+    /// Where in the file the byte `at` of all overlays is.
+    pub(super) fn overlay_at(&self, at: u64) -> u64 {
+        self.memory_at + self.memory + at
     }
 
     /// Length of the file.
     fn file_bytes(&self) -> u64 {
-        self.memory_at + self.memory
+        self.memory_at + self.content()
     }
 }
 
@@ -134,7 +153,8 @@ fn runs<E>(piece: &[u8], mut f: impl FnMut(usize, &[u8]) -> Result<(), E>) -> Re
     start.map_or(Ok(()), |from| f(from, &piece[from..]))
 }
 
-/// The digest of RAM: of each page that is not zeros, its number and its bytes.
+/// The digest of RAM and overlays: of each page that is not zeros, its number and its
+/// bytes.
 #[derive(Default)]
 struct MemoryHash {
     hash: Sha256,
@@ -155,6 +175,17 @@ impl MemoryHash {
     }
 }
 
+/// What one overlay is made of.
+pub(super) struct Overlay<'a> {
+    /// Its length.
+    pub(super) bytes: u64,
+    /// Gives its pages: [`devices::virtio::BlockBackend::save`].
+    pub(super) save: Box<dyn FnMut(&mut Each<'_>) -> io::Result<()> + 'a>,
+}
+
+/// Takes pages of an overlay: offset and bytes.
+pub(super) type Each<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
+
 /// Writes a snapshot; see [`crate::Running::save`].
 pub(super) fn write(
     file: &File,
@@ -162,11 +193,14 @@ pub(super) fn write(
     state: &State,
     spans: &[Range<u64>],
     memory: &DmaBus,
+    overlays: &mut [Overlay<'_>],
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Contents, SnapshotError> {
     let told = serde_json::to_vec(&Told { about, state }).map_err(|e| SnapshotError::State(e.to_string()))?;
     let at = memory_at(told.len() as u64);
-    let all: u64 = spans.iter().map(|span| span.end - span.start).sum();
+    let ram: u64 = spans.iter().map(|span| span.end - span.start).sum();
+    let more: u64 = overlays.iter().map(|overlay| overlay.bytes).sum();
+    let all = ram + more;
     if told.len() as u64 > MAX_STATE {
         return Err(SnapshotError::State("is too large".into()));
     }
@@ -190,10 +224,31 @@ pub(super) fn write(
             progress(done, all);
         }
     }
+    for overlay in overlays {
+        let mut save = |offset: u64, bytes: &[u8]| {
+            runs(bytes, |within, run| {
+                let place = done + offset + within as u64;
+                hash.update(place, run);
+                file.write_all_at(run, at + place)
+            })?;
+            progress(done + offset, all);
+            Ok(())
+        };
+        (overlay.save)(&mut save).map_err(SnapshotError::Write)?;
+        done += overlay.bytes;
+        progress(done, all);
+    }
     let (pages, memory_hash) = hash.finish();
     let state_hash = Sha256::digest(&told).into();
-    let contents =
-        Contents { memory: all, pages, memory_at: at, state: told.len() as u64, state_hash, memory_hash };
+    let contents = Contents {
+        memory: ram,
+        overlays: more,
+        pages,
+        memory_at: at,
+        state: told.len() as u64,
+        state_hash,
+        memory_hash,
+    };
     file.write_all_at(&contents.header(), 0).map_err(SnapshotError::Write)?;
     file.sync_all().map_err(SnapshotError::Write)?;
     Ok(contents)
@@ -231,6 +286,7 @@ pub fn parse(bytes: &[u8]) -> bool {
 pub fn seal(state: &[u8]) -> Vec<u8> {
     let contents = Contents {
         memory: 0,
+        overlays: 0,
         pages: 0,
         memory_at: memory_at(state.len() as u64),
         state: state.len() as u64,
@@ -244,7 +300,7 @@ pub fn seal(state: &[u8]) -> Vec<u8> {
 }
 
 impl Snapshot {
-    /// Opens a snapshot. Everything of it is checked but RAM's digest.
+    /// Opens a snapshot. Everything of it is checked but the digest of RAM and overlays.
     ///
     /// # Errors
     /// [`SnapshotError`] if it is none, of another format, damaged or cut short.
@@ -261,14 +317,14 @@ impl Snapshot {
         Ok(Snapshot { about: told, state, contents, file: Arc::new(file) })
     }
 
-    /// Compares RAM with its digest; `progress` is told bytes done, and all.
+    /// Compares RAM and overlays with their digest; `progress` is told bytes done, and all.
     ///
     /// # Errors
     /// [`SnapshotError::Damaged`] if they differ.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), SnapshotError> {
         let mut hash = MemoryHash::default();
         let mut buffer = vec![0; PIECE];
-        let all = self.contents.memory;
+        let all = self.contents.content();
         for at in (0..all).step_by(PIECE) {
             let piece = &mut buffer[..PIECE.min((all - at) as usize)];
             self.file.read_exact_at(piece, self.contents.memory_at + at).map_err(SnapshotError::Read)?;
@@ -281,7 +337,7 @@ impl Snapshot {
         if hash.finish() == (self.contents.pages, self.contents.memory_hash) {
             Ok(())
         } else {
-            Err(SnapshotError::Damaged("its memory"))
+            Err(SnapshotError::Damaged("its memory or what was written to its disks"))
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::gate::{PauseError, Paused};
 use crate::parts::PartState;
 use crate::running::Running;
 
-pub use disks::DiskRecord;
+pub use disks::{DiskRecord, FileRecord, OverlayRecord, PlaceRecord};
 pub use file::{Contents, parse, seal};
 
 /// Why a snapshot cannot be taken or used: one line with cause and remedy.
@@ -54,9 +54,6 @@ pub enum SnapshotError {
     /// A processor's state that cannot be.
     #[error(transparent)]
     Cpu(#[from] cpu::snapshot::StateError),
-    /// A machine whose firmware configuration device is made from its image.
-    #[error("no snapshot of a machine that boots an image made for QEMU; boot Linux, or start it anew")]
-    Image,
     /// A disk.
     #[error("disk {0}")]
     Disk(String),
@@ -119,6 +116,13 @@ pub struct Snapshot {
     file: Arc<File>,
 }
 
+/// An overlay in a snapshot's file.
+pub(crate) struct Held {
+    pub(crate) file: Arc<File>,
+    /// Its first byte there.
+    pub(crate) start: u64,
+}
+
 impl Snapshot {
     /// What it tells of itself.
     pub fn about(&self) -> &About {
@@ -149,10 +153,22 @@ impl Snapshot {
             return differ("bytes of EPC:", epc, &shape.epc);
         }
         let bytes = self.contents.memory;
-        if self.state.cpus.len() != *cpus || bytes != memory & !0xfff {
+        let fits = bytes == memory & !0xfff && self.contents.overlays == disks::held(disks);
+        if self.state.cpus.len() != *cpus || !fits {
             return Err(SnapshotError::Damaged("its parts do not fit each other"));
         }
         disks::check(disks, &shape.disks)
+    }
+
+    /// Where the overlays are that it holds, by disks.
+    pub(crate) fn held(&self) -> Vec<Option<Held>> {
+        let held = |disk: &DiskRecord| match disk.overlay.as_ref()?.place {
+            PlaceRecord::Held { at, .. } => {
+                Some(Held { file: self.file.clone(), start: self.contents.overlay_at(at) })
+            }
+            PlaceRecord::Kept(_) => None,
+        };
+        self.about.disks.iter().map(held).collect()
     }
 
     /// RAM of `ranges` with the snapshot's content, copied on write.
@@ -173,9 +189,6 @@ impl Running {
     /// # Errors
     /// [`SnapshotError::Disk`] of a disk that would not be what it was.
     pub fn can_be_saved(&self, stops: bool) -> Result<(), SnapshotError> {
-        if self.board().is_for_image() {
-            return Err(SnapshotError::Image);
-        }
         disks::can_be_saved(&self.shape().disks, stops)
     }
 
@@ -201,6 +214,16 @@ impl Running {
         let devices = self.board().save()?;
         let state = State { guest_ns: paused.guest_ns(), cpus, launch_hash, devices };
         let shape = self.shape();
+        // what is only noted is as it will be found
+        self.board().flush_disks().map_err(SnapshotError::Write)?;
+        let records = disks::record(&shape.disks)?;
+        let mut overlays = Vec::new();
+        for (number, record) in records.iter().enumerate() {
+            if let Some(OverlayRecord { place: PlaceRecord::Held { bytes, .. }, .. }) = record.overlay {
+                let save = move |each: &mut file::Each<'_>| self.board().save_overlay(number, each);
+                overlays.push(file::Overlay { bytes, save: Box::new(save) });
+            }
+        }
         let about = About {
             kluis: env!("CARGO_PKG_VERSION").into(),
             taken: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -208,10 +231,10 @@ impl Running {
             cpus: shape.cpus,
             memory: shape.memory,
             epc: shape.epc,
-            disks: disks::record(&shape.disks)?,
+            disks: records,
             owner,
         };
         let spans = crate::running::spans(shape.memory);
-        file::write(file, &about, &state, &spans, self.memory(), progress)
+        file::write(file, &about, &state, &spans, self.memory(), &mut overlays, progress)
     }
 }
