@@ -228,7 +228,6 @@ impl Loaded {
         if attributes.flags.contains(AttributeFlags::DEBUG) && !options.allow_debug {
             return Err(LoadError::Debug);
         }
-        let function = vdso::function().ok_or(LoadError::NoVdso)?;
         let secs = Secs {
             size: parts.size,
             ssaframesize: parts.ssa_frame_pages,
@@ -237,6 +236,7 @@ impl Loaded {
             ..Secs::default()
         };
         let driver = Driver::create(&secs)?;
+        let function = vdso::function().ok_or(LoadError::NoVdso)?;
         if attributes.flags.contains(AttributeFlags::PROVISIONKEY) {
             driver.provision()?;
         }

@@ -1,0 +1,294 @@
+//! The runtime of enclaves in a machine: `guest/enclave-check` has an enclave, a good
+//! host that tries all that the runtime offers, and a bad one that tries what it must not
+//! allow.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use common::{Scratch, guest, kluis, output, text, turn};
+use enclave_abi::build::{FLAGS, TARGET};
+use enclave_image::elf::Program;
+use enclave_image::{Config, SigningKey, layout, sigstruct};
+
+/// Limit of each run, for a machine whose host is busy.
+const TIMEOUT: &str = "500s";
+
+/// Builds packages of `guest/enclave-check` with these flags; the folder of the programs.
+fn build(package: &str, folder: &str, flags: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest/enclave-check");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(&source)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .args(["build", "--release", "--locked", "--quiet", "--target", TARGET, "--target-dir"])
+        .arg(&target)
+        .args(["--package", package]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}: {}", source.display(), text(&output.stderr));
+    target.join(TARGET).join("release").join(package)
+}
+
+/// The host program.
+fn host() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        std::fs::read(build("enclave-check", "guest", "-Ctarget-feature=+crt-static")).unwrap()
+    })
+}
+
+/// The enclave's program.
+fn program() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::fs::read(build("check-enclave", "enclave", &FLAGS.join("\x1f"))).unwrap())
+}
+
+/// Two signers, whose keys are for tests alone: everybody has them.
+const KEYS: [&str; 2] =
+    [include_str!("testdata/enclave-keys/one.pem"), include_str!("testdata/enclave-keys/other.pem")];
+
+/// The enclave with other choices than `[package.metadata.enclave]` has: its two files.
+fn enclave(choices: serde_json::Value, signer: usize) -> (Vec<u8>, Vec<u8>) {
+    let mut all = serde_json::json!({
+        "heap": "512K", "heap-limit": "16M", "threads": 4, "product": 7, "svn": 2, "debug": true,
+    });
+    all.as_object_mut().unwrap().extend(choices.as_object().unwrap().clone());
+    let config: Config = serde_json::from_value(all).unwrap();
+    let made = layout::lay_out(&Program::read(program()).unwrap(), &config.settings()).unwrap();
+    let statement = config.statement(made.measure(), 0x2026_0101);
+    (made.write(), sigstruct::write(&statement.sign(&SigningKey::from_pem(KEYS[signer]).unwrap()).unwrap()))
+}
+
+/// Files for a machine, by their names.
+struct Package(Vec<(String, Vec<u8>)>);
+
+impl Package {
+    fn new() -> Self {
+        Self(vec![("enclave-check".into(), host().to_vec())])
+    }
+
+    /// Adds an enclave as NAME.sgxs and NAME.sig.
+    fn enclave(mut self, name: &str, choices: serde_json::Value, signer: usize) -> Self {
+        let (stream, signature) = enclave(choices, signer);
+        self.0.push((format!("{name}.sgxs"), stream));
+        self.0.push((format!("{name}.sig"), signature));
+        self
+    }
+
+    fn file(mut self, name: &str, content: Vec<u8>) -> Self {
+        self.0.push((name.into(), content));
+        self
+    }
+
+    fn archive(&self) -> Vec<u8> {
+        let files: Vec<_> = self.0.iter().map(|(name, content)| (&**name, &**content)).collect();
+        guest::archive(&files)
+    }
+
+    /// Runs a script in a machine with these files; its output, and that of its errors.
+    fn run(&self, args: &[&str], script: &str) -> (Vec<u8>, String) {
+        let s = Scratch::new();
+        let mut command = kluis();
+        command.env("XDG_RUNTIME_DIR", s.at("")).args(["run", "--quiet", "--timeout", TIMEOUT]).args(args);
+        command.args(["--", "sh", "-c", &format!("cd /tmp; tar x\n{script}")]);
+        let out = output(&mut command, &self.archive());
+        let (said, errors) = (text(&out.stdout), text(&out.stderr));
+        println!("{said}{errors}");
+        assert_eq!(out.status.code(), Some(0), "{said}{errors}");
+        (out.stdout, errors)
+    }
+}
+
+fn none() -> serde_json::Value {
+    serde_json::json!({})
+}
+
+fn has(said: &[u8], lines: &[&str]) {
+    let said = text(said);
+    for line in lines {
+        assert!(said.lines().any(|l| l.contains(line)), "{line}: {said}");
+    }
+}
+
+#[test]
+fn the_runtime_keeps_its_promises() {
+    let _turn = turn();
+    let package = Package::new()
+        .enclave("check", none(), 0)
+        .enclave("exinfo", serde_json::json!({ "exinfo": true }), 0)
+        .enclave("newer", serde_json::json!({ "svn": 3 }), 0)
+        .enclave("older", serde_json::json!({ "svn": 1 }), 0)
+        .enclave("other", none(), 1)
+        .enclave("product", serde_json::json!({ "product": 8 }), 0);
+    let script = "set -e\nc() { n=$1; shift; ./enclave-check $n.sgxs $n.sig $@; }\n\
+        c check check; c exinfo sgx2; c check seal s; \
+        for n in check newer older other product; do echo $n; c $n unseal s; done";
+    let (said, _) = package.run(&["--size", "Standard_DC2s_v3", "--memory", "1G"], script);
+    has(
+        &said,
+        &[
+            "calls in calls in calls: ok",
+            "arguments beyond the heap: ok",
+            "algorithms: AES-128-GCM, AES-256-GCM, SHA-256, SHA-512, ECDSA P-256: ok",
+            "reports verify, changed ones do not: ok",
+            "and nothing was lost: ok",
+            "#UD is handled inside: ok",
+            "Panic is told: ok",
+            "the heap grows: ok",
+            "to its limit: ok",
+            "#PF is handled inside, with its address: ok",
+        ],
+    );
+    let unsealed = text(&said).split("check\nEnclave: svn").nth(1).map(|rest| format!("Enclave: svn{rest}"));
+    assert_eq!(
+        unsealed.unwrap(),
+        "Enclave: svn 2, current true: ok\nSigner: svn 2, current true: ok\n\
+         newer\nEnclave: svn 2, current false: ok\nSigner: svn 2, current false: ok\n\
+         older\nEnclave: Downgrade\nSigner: Downgrade\n\
+         other\nEnclave: svn 2, current true: ok\nSigner: Authentication\n\
+         product\nEnclave: Authentication\nSigner: Authentication\n"
+    );
+}
+
+#[test]
+fn a_malicious_host() {
+    let _turn = turn();
+    let package = Package::new().enclave("check", none(), 0);
+    let script =
+        "set -e\n./enclave-check check.sgxs check.sig check; ./enclave-check check.sgxs check.sig attack 200";
+    let (said, _) = package.run(&["--size", "Standard_DC2s_v2", "--memory", "512M"], script);
+    has(
+        &said,
+        &[
+            "none is seen inside: ok",
+            "refused, nothing written: ok",
+            "waiting for a return: calls, exceptions and unknown commands are refused: ok",
+            "and no second one: ok",
+            "a percentage beyond a hundred is no percentage: ok",
+            "results of any code, length and content are a value or an error: ok",
+            "entries between an interrupt and its resumption are refused: ok",
+            "no count is lost: ok",
+        ],
+    );
+}
+
+#[test]
+fn sealed_data_outlasts_the_machine_and_stays_on_its_platform() {
+    let _turn = turn();
+    let s = Scratch::new();
+    let other = s.at("other");
+    platform::Platform::load_or_init(Path::new(&other)).unwrap();
+    let size = ["--size", "Standard_DC1s_v2", "--memory", "256M"];
+    let package = Package::new().enclave("check", none(), 0);
+    let seal = "./enclave-check check.sgxs check.sig seal s >&2 && cat s.enclave s.signer";
+    let (sealed, errors) = package.run(&size, seal);
+    assert!(errors.contains("Signer: unsealed at once: ok"), "{errors}");
+    let (enclave, signer) = sealed.split_at(sealed.len() / 2);
+    let package = package.file("s.enclave", enclave.to_vec()).file("s.signer", signer.to_vec());
+    let unseal = "./enclave-check check.sgxs check.sig unseal s";
+    let (said, _) = package.run(&size, unseal);
+    has(&said, &["Enclave: svn 2, current true: ok", "Signer: svn 2, current true: ok"]);
+    let (said, _) = package.run(&[&size[..], &["--platform", &other]].concat(), unseal);
+    has(&said, &["Enclave: Authentication", "Signer: Authentication"]);
+}
+
+/// A start from a snapshot is a power transition: what was in the EPC is gone.
+#[test]
+fn an_enclave_that_was_lost_is_loaded_again() {
+    let _turn = turn();
+    let s = Scratch::new();
+    let package = Package::new().enclave("check", none(), 0);
+    let archive = package.archive();
+    let script = format!(
+        "cd /tmp; head -c {} | tar x; ./enclave-check check.sgxs check.sig lost; echo ended $?",
+        archive.len()
+    );
+    let own = |args: &[&str]| {
+        let mut command = kluis();
+        command.env("XDG_RUNTIME_DIR", s.at("")).args(args);
+        command
+    };
+    let args = ["run", "--quiet", "--timeout", TIMEOUT, "--memory", "256M", "--", "sh", "-c", &script];
+    let mut machine = own(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // without an end of its input the enclave is held
+    let mut input = machine.stdin.take().unwrap();
+    input.write_all(&archive).unwrap();
+    let mut lines = BufReader::new(machine.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "holding"));
+    let snap = s.at("held.snap");
+    let taken = output(&mut own(&["snapshot", "take", &snap]), b"");
+    assert!(taken.status.success(), "{}", text(&taken.stderr));
+    machine.kill().unwrap();
+    machine.wait().unwrap();
+    let again = output(&mut own(&["run", "--quiet", "--timeout", TIMEOUT, "--snapshot", &snap]), b"");
+    has(
+        &again.stdout,
+        &[
+            "the enclave is lost; load it again",
+            "then: Err(Call(Lost { reloaded: true }))",
+            "the loss is told: ok",
+            "after that: Ok(0)",
+            "ended 0",
+        ],
+    );
+}
+
+#[test]
+fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
+    let _turn = turn();
+    let (stream, signature) = enclave(none(), 0);
+    let mut tampered = stream.clone();
+    // a byte of the code
+    let code = stream.windows(7).position(|w| w == b"EEXTEND").unwrap() + 64 + 200;
+    tampered[code] ^= 1;
+    let mut forged = signature.clone();
+    forged[600] ^= 1;
+    let (_, of_another) = enclave(serde_json::json!({ "threads": 2 }), 0);
+    let package = Package::new()
+        .file("good.sgxs", stream.clone())
+        .file("good.sig", signature.clone())
+        .file("cut.sgxs", stream[..stream.len() - 100].to_vec())
+        .file("cut.sig", signature[..1000].to_vec())
+        .file("tampered.sgxs", tampered)
+        .file("forged.sig", forged)
+        .file("another.sig", of_another)
+        .enclave("kss", serde_json::json!({ "kss": true }), 0);
+    let cases = [
+        ("missing.sgxs", "good.sig", "cannot read missing.sgxs"),
+        ("cut.sgxs", "good.sig", "the SGXS file is damaged"),
+        ("good.sgxs", "cut.sig", "1000 bytes instead of 1808"),
+        ("tampered.sgxs", "good.sig", "SGX_INVALID_MEASUREMENT (4)"),
+        ("good.sgxs", "forged.sig", "SGX_INVALID_SIGNATURE (8)"),
+        ("good.sgxs", "another.sig", "SGX_INVALID_MEASUREMENT (4)"),
+        ("kss.sgxs", "kss.sig", "attributes that it lacks"),
+    ];
+    let script: String = cases
+        .iter()
+        .map(|(stream, signature, _)| format!("./enclave-check {stream} {signature} load\n"))
+        .chain(["./enclave-check good.sgxs good.sig load\n".into(), "exit 0".into()])
+        .collect();
+    let (said, _) = package.run(&["--size", "Standard_DC1s_v2", "--memory", "512M"], &script);
+    let said = text(&said);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), cases.len() + 1, "{said}");
+    for ((_, _, expected), line) in cases.iter().zip(&lines) {
+        assert!(line.starts_with("FAILED: ") && line.contains(expected), "{expected}: {line}");
+    }
+    assert_eq!(lines[cases.len()], "loaded");
+    // and where there is no SGX
+    let s = Scratch::new();
+    let program = s.file("enclave-check", host());
+    let (stream, signature) = (s.file("good.sgxs", stream), s.file("good.sig", signature));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    if !Path::new("/dev/sgx_enclave").exists() {
+        let out = output(Command::new(program).args([&stream, &signature, "load"]), &[]);
+        has(&out.stdout, &["there is no /dev/sgx_enclave"]);
+    }
+}
