@@ -78,7 +78,7 @@ impl Kluis {
         let ram = Ram::new(&[(0, RAM_BYTES)])?;
         build_tables(&ram);
         let shared = Arc::new(Shared::new(Arc::new(Mutex::new(()))));
-        shared.set_peers(&[shared.clone()]);
+        shared.set_peers(std::slice::from_ref(&shared));
         let mut cpu = Cpu::new(0, Arc::new(model), ram.clone(), Arc::new(NoBus::default()), shared);
         set_mode(&mut cpu.s);
         cpu.update_rights();
