@@ -6,6 +6,8 @@ mod run;
 mod running;
 mod snapshot;
 
+use crate::enclave;
+use crate::enclave::args::EnclaveCommand;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use image::IMAGE_EXAMPLES;
 pub(crate) use image::{ImageCommand, ImageName};
@@ -30,6 +32,7 @@ Examples:
   kluis run --disk data.img,ro -- fdisk -l
   kluis run --image debian                 a terminal in a whole Debian
   kluis run --warm -- uname                from a prepared snapshot, without booting
+  kluis enclave new hello                  a project of an enclave and its host program
   kluis sizes                              the sizes there are
   kluis platform show                      the processor package they are on
   kluis doctor                             can this host do it?";
@@ -85,6 +88,9 @@ pub(crate) enum Command {
     /// Images to run: a small userland, or a whole Debian on a disk
     #[command(subcommand, after_help = IMAGE_EXAMPLES)]
     Image(ImageCommand),
+    /// Enclaves of your own: make, build, sign, inspect, run and test them
+    #[command(subcommand, after_help = enclave::args::HELP)]
+    Enclave(EnclaveCommand),
     /// The processor package that machines are on: its secrets, their backup
     #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
     Platform(PlatformCommand),

@@ -4,6 +4,7 @@
 //! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
 //! * [`platform`](mod@platform): `kluis platform`, its [`passphrase`]s
 //! * [`ps`]: `kluis ps`
+//! * [`enclave`]: `kluis enclave`
 //! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
 //! * [`snapshot`]: `kluis snapshot`, and what `run` starts from
 //! * [`debian`]: the Debian image in use; [`apt_proxy`]: what its apt goes through
@@ -20,6 +21,7 @@ mod debian;
 mod debug;
 mod docs;
 mod doctor;
+mod enclave;
 mod exit;
 mod host;
 mod image;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
             .and_then(|platform| run::main(args, &platform, cli.json)),
         Command::Image(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|platform| image::main(*command, &platform, cli.json)),
+        Command::Enclave(command) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|dir| enclave::main(command, &dir, cli.json)),
         Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
         Command::Sgx(command) => crate::sgx::main(command, cli.json),

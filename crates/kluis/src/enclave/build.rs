@@ -1,0 +1,288 @@
+//! `kluis enclave build`: programs by cargo, enclaves of them, signatures.
+//!
+//! What cargo and the compiler are told is fixed, so that one source gives one
+//! measurement: flags of the user's environment are left out, paths of this machine
+//! replaced, and code is made in one unit.
+
+use super::args::BuildArgs;
+use super::keys;
+use super::project::{self, Host, Project};
+use crate::exit::{self, Error};
+use crate::units;
+use enclave_abi::build::{FLAGS, TARGET, TEST_CFG};
+use enclave_image::elf::Program;
+use enclave_image::inspect::hex;
+use enclave_image::{Config, SigningKey, layout, sgxs, sigstruct};
+use serde::Serialize;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What cargo's profile `release` is for an enclave, whatever its manifest says.
+const PROFILE: [&str; 5] = [
+    "profile.release.panic='abort'",
+    "profile.release.codegen-units=1",
+    "profile.release.incremental=false",
+    "profile.release.lto='fat'",
+    // for the debugger; not part of what is measured
+    "profile.release.debug='full'",
+];
+
+/// An enclave that was built.
+#[derive(Debug, Serialize)]
+pub(super) struct Built {
+    pub(super) name: String,
+    /// NAME.sgxs.
+    pub(super) stream: PathBuf,
+    /// NAME.sig.
+    pub(super) sigstruct: PathBuf,
+    /// The program with its symbols.
+    pub(super) program: PathBuf,
+    mrenclave: String,
+    mrsigner: String,
+    /// Whether that is the key for development.
+    development: bool,
+    product: u16,
+    svn: u16,
+    debug: bool,
+    /// Bytes of its address range.
+    size: u64,
+    /// Bytes of the pages that are added.
+    pub(super) memory: u64,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// It cannot be built.
+pub(super) fn main(args: &BuildArgs, json: bool) -> Result<u8, Error> {
+    let project = Project::find(args.project.as_deref())?;
+    let built = enclaves(&project, args, Purpose::Use)?;
+    if let Some(host) = &project.host {
+        self::host(&project, host, args)?;
+    }
+    if json {
+        crate::print_json(&built)?;
+    } else {
+        crate::print(&built.iter().map(text).collect::<String>())?;
+    }
+    Ok(exit::OK)
+}
+
+fn text(built: &Built) -> String {
+    let signer = if built.development { " (your key for development)" } else { "" };
+    let debug = if built.debug { ", DEBUG: the host can look in" } else { "" };
+    format!(
+        "{}\n  file       {}\n  MRENCLAVE  {}\n  MRSIGNER   {}{signer}\n  product {}, version {}{debug}\n  {} of memory in {}\n",
+        built.name,
+        built.stream.display(),
+        built.mrenclave,
+        built.mrsigner,
+        built.product,
+        built.svn,
+        units::bytes(built.memory),
+        units::bytes(built.size),
+    )
+}
+
+/// What enclaves are built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be what they are.
+    Use,
+    /// To run their tests; what is built is apart.
+    Test,
+}
+
+/// Builds all enclaves of a project.
+///
+/// # Errors
+/// One cannot be built.
+pub(super) fn enclaves(project: &Project, args: &BuildArgs, purpose: Purpose) -> Result<Vec<Built>, Error> {
+    let output = match purpose {
+        Purpose::Use => project.output(),
+        Purpose::Test => project.test_output(),
+    };
+    let key = keys::development()?;
+    let mut flags: Vec<OsString> = FLAGS.iter().map(Into::into).collect();
+    if purpose == Purpose::Test {
+        flags.extend(["--cfg".into(), TEST_CFG.into()]);
+    }
+    flags.extend(remapped(project));
+    let mut cargo = build(project, args, &flags);
+    for setting in PROFILE {
+        cargo.args(["--config", setting]);
+    }
+    for enclave in &project.enclaves {
+        cargo.args(["--package", &enclave.package]);
+    }
+    done(cargo)?;
+    fs::create_dir_all(&output).map_err(|e| cannot("make", &output, &e))?;
+    project
+        .enclaves
+        .iter()
+        .map(|enclave| {
+            let mut config = enclave.config.clone();
+            // a failing test may say why
+            config.debug |= purpose == Purpose::Test;
+            finish(&enclave.name, &config, &programs(project), &output, &key)
+        })
+        .collect()
+}
+
+/// From the program to the two files.
+fn finish(
+    name: &str,
+    config: &Config,
+    programs: &Path,
+    output: &Path,
+    key: &SigningKey,
+) -> Result<Built, Error> {
+    let program = programs.join(name);
+    let file = fs::read(&program).map_err(|e| cannot("read", &program, &e))?;
+    let of = |e: &dyn std::fmt::Display| Error::bad(format!("the enclave {name}: {e}"));
+    let read = Program::read(&file)
+        .map_err(|e| Error::bad(format!("the enclave {name} cannot be made: its program {e}")))?;
+    let made = layout::lay_out(&read, &config.settings())
+        .map_err(|e| of(&format_args!("[package.metadata.enclave]: {e}")))?;
+    let mrenclave = made.measure();
+    let (stream, sig_file) = names(output, name);
+    write(&stream, &made.write())?;
+    let of_another = fs::read(&sig_file).ok().and_then(|bytes| sigstruct::read(&bytes).ok()).filter(|sig| {
+        sig.enclavehash == mrenclave && sgx::sigstruct::mrsigner(sig) != key.public().mrsigner()
+    });
+    let development = of_another.is_none();
+    let sig = match of_another {
+        // signed by `kluis enclave sign`, and nothing has changed since
+        Some(sig) => sig,
+        None => {
+            let statement = config.statement(mrenclave, super::sign::today()?);
+            let sig = statement.sign(key).map_err(|e| of(&e))?;
+            write(&sig_file, &sigstruct::write(&sig))?;
+            sig
+        }
+    };
+    Ok(Built {
+        name: name.to_owned(),
+        stream,
+        sigstruct: sig_file,
+        program,
+        mrenclave: hex(&mrenclave),
+        mrsigner: hex(&sgx::sigstruct::mrsigner(&sig)),
+        development,
+        product: sig.isvprodid,
+        svn: sig.isvsvn,
+        debug: sig.attributes.flags.contains(sgx_abi::AttributeFlags::DEBUG),
+        size: made.size,
+        memory: made.pages.len() as u64 * sgx_abi::PAGE_SIZE as u64,
+    })
+}
+
+/// NAME.sgxs and NAME.sig of an enclave.
+pub(super) fn names(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (folder.join(format!("{name}.sgxs")), folder.join(format!("{name}.sig")))
+}
+
+/// Builds the host program beside the enclaves, static, so that it runs in any guest.
+///
+/// # Errors
+/// It cannot be built.
+pub(super) fn host(project: &Project, host: &Host, args: &BuildArgs) -> Result<(), Error> {
+    let mut cargo = build(project, args, &[STATIC.into()]);
+    cargo.args(["--package", &host.package]);
+    done(cargo)?;
+    let output = project.output();
+    fs::create_dir_all(&output).map_err(|e| cannot("make", &output, &e))?;
+    copy_program(&programs(project).join(&host.name), &output.join(&host.name))
+}
+
+/// Where cargo leaves programs, until it builds others of the same name.
+pub(super) fn programs(project: &Project) -> PathBuf {
+    project.cargo_target().join(TARGET).join("release")
+}
+
+/// Copies a program from cargo's folder.
+pub(super) fn copy_program(from: &Path, to: &Path) -> Result<(), Error> {
+    let program = fs::read(from).map_err(|e| cannot("read", from, &e))?;
+    write(to, &program)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).map_err(|e| cannot("write", to, &e))
+}
+
+/// The flag that links a program of the guest.
+pub(super) const STATIC: &str = "-Ctarget-feature=+crt-static";
+
+/// `cargo build` in a project with these flags and no others.
+pub(super) fn build(project: &Project, args: &BuildArgs, flags: &[OsString]) -> Command {
+    let mut cargo = project::cargo();
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let foreign = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_UNSTABLE_"];
+        let exact = ["RUSTFLAGS", "CARGO_INCREMENTAL"];
+        if exact.contains(&&*text) || foreign.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\u{1f}")));
+    cargo.current_dir(&project.root);
+    cargo.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(project.cargo_target());
+    if args.offline {
+        cargo.arg("--offline");
+    }
+    cargo
+}
+
+/// Replaces folders of this machine, in what panics and debuggers say, by names.
+fn remapped(project: &Project) -> Vec<OsString> {
+    let remap = |from: &Path, to: &str| {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(from);
+        flag.push("=");
+        flag.push(to);
+        flag
+    };
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    // the last that fits counts
+    home.iter().map(|home| remap(home, "/cargo")).chain([remap(&project.root, "/project")]).collect()
+}
+
+/// Runs cargo; what it says goes to standard error.
+pub(super) fn done(mut cargo: Command) -> Result<(), Error> {
+    let status = cargo.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(project::no_cargo)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::bad("cargo could not build it: see above"))
+}
+
+/// Writes a file as a whole.
+pub(super) fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let new = PathBuf::from({
+        let mut name = file.as_os_str().to_owned();
+        name.push(".new");
+        name
+    });
+    let written = fs::File::create(&new).and_then(|mut out| out.write_all(bytes));
+    written.and_then(|()| fs::rename(&new, file)).map_err(|e| {
+        // what there is of it is of no use
+        let _ = fs::remove_file(&new);
+        cannot("write", file, &e)
+    })
+}
+
+pub(super) fn cannot(what: &str, file: &Path, e: &std::io::Error) -> Error {
+    Error::bad(format!("cannot {what} {}: {e}", file.display()))
+}
+
+/// Reads the stream of an enclave, of anybody's making.
+///
+/// # Errors
+/// It is none.
+pub(super) fn read_stream(file: &Path) -> Result<sgxs::Enclave, Error> {
+    let bytes = fs::read(file).map_err(|e| cannot("read", file, &e))?;
+    sgxs::Enclave::read(&bytes).map_err(|e| Error::bad(format!("{} {e}", file.display())))
+}

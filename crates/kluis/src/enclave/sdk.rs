@@ -1,0 +1,5 @@
+//! The SDK that travels in this program: the sources that enclaves and their host
+//! programs are built with.
+
+/// Paths, in the SDK's folder, and contents.
+pub(super) const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));

@@ -1,0 +1,210 @@
+//! `kluis enclave`, as its users have it: a new project is built, signed, run and tested.
+
+mod common;
+
+use common::{kluis, output, text, turn};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// A project that was made and built, and the folder of what belongs to its user.
+struct Project {
+    dir: tempfile::TempDir,
+}
+
+impl Project {
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("hello")
+    }
+
+    fn built(&self, name: &str) -> PathBuf {
+        self.root().join("target/enclave").join(name)
+    }
+
+    /// Runs `kluis enclave` in a folder.
+    fn enclave_in(&self, folder: &Path, args: &[&str]) -> Output {
+        let mut command = kluis();
+        command.current_dir(folder).env("XDG_STATE_HOME", self.dir.path().join("state"));
+        output(command.arg("enclave").args(args), b"")
+    }
+
+    fn enclave(&self, args: &[&str]) -> Output {
+        self.enclave_in(&self.root(), args)
+    }
+
+    /// The same, which works; its standard output.
+    fn works(&self, args: &[&str]) -> String {
+        let out = self.enclave(args);
+        assert_eq!(out.status.code(), Some(0), "{args:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    }
+
+    /// The same, which is refused in one line.
+    fn refused(&self, args: &[&str], word: &str) {
+        let out = self.enclave(args);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
+        let lines: Vec<_> = said.lines().filter(|line| line.starts_with("kluis: ")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(word), "{args:?}: {said}");
+    }
+}
+
+/// Built once for all tests, which take turns with it.
+fn project() -> &'static Project {
+    static PROJECT: OnceLock<Project> = OnceLock::new();
+    PROJECT.get_or_init(|| {
+        let project = Project { dir: tempfile::tempdir().unwrap() };
+        let made = project.enclave_in(project.dir.path(), &["new", "hello"]);
+        assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+        let built = project.enclave(&["build"]);
+        let said = text(&built.stderr);
+        assert_eq!(built.status.code(), Some(0), "{said}");
+        assert!(said.contains("kluis: making a key of yours"), "{said}");
+        let key = project.dir.path().join("state/kluis/enclave-development.pem");
+        assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+        project
+    })
+}
+
+fn mrenclave(project: &Project, folder: &Path) -> String {
+    let out = project.enclave_in(folder, &["inspect", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let measured = report["stream"]["mrenclave"].as_str().unwrap();
+    assert_eq!(report["sigstruct"]["mrenclave"], measured);
+    measured.to_owned()
+}
+
+#[test]
+fn a_new_project_runs_and_so_do_its_tests() {
+    let _turn = turn();
+    let project = project();
+    let out = project.enclave(&["run", "--quiet", "--timeout", "500s", "--", "Ada"]);
+    assert_eq!(text(&out.stdout), "Hello, Ada, from inside an enclave!\n", "{}", text(&out.stderr));
+    assert_eq!(out.status.code(), Some(0));
+
+    // A key elsewhere: OpenSSL signs what the first step wrote, the processor takes it.
+    let openssl = |args: &[&str]| {
+        let done = Command::new("openssl").current_dir(project.root()).args(args).status().unwrap();
+        assert!(done.success(), "{args:?}");
+    };
+    let before = project.works(&["inspect"]);
+    openssl(&["genrsa", "-3", "-out", "vendor.pem", "3072"]);
+    openssl(&["rsa", "-in", "vendor.pem", "-pubout", "-out", "vendor.pub"]);
+    project.works(&["sign", "hello", "--digest", "hello.tbs", "--product", "7", "--svn", "3"]);
+    openssl(&["dgst", "-sha256", "-sign", "vendor.pem", "-out", "hello.raw", "hello.tbs"]);
+    let second =
+        ["sign", "hello", "--digest", "hello.tbs", "--signature", "hello.raw", "--public-key", "vendor.pub"];
+    project.works(&second);
+    let after = project.works(&["inspect"]);
+    assert!(after.contains("product    7, security version 3"), "{after}");
+    let signer = |text: &str| text.lines().find(|line| line.contains("MRSIGNER")).unwrap().to_owned();
+    assert_ne!(signer(&before), signer(&after));
+    let out = project.enclave(&["run", "--quiet", "--timeout", "500s"]);
+    assert_eq!(text(&out.stdout), "Hello, world, from inside an enclave!\n", "{}", text(&out.stderr));
+    // it was this signature: building has kept it
+    assert_eq!(project.works(&["inspect"]), after);
+
+    // Tests inside: one passes, one panics as it should, one fails and says why.
+    let main = project.root().join("enclave/src/main.rs");
+    let source = fs::read_to_string(&main).unwrap();
+    let more = "
+        #[enclave::enclave_test(should_panic)]
+        fn panics() { panic!(\"on purpose\") }
+        #[enclave::enclave_test]
+        fn fails() { assert_eq!(GREETER.greet(\"x\").len(), 1, \"too long\") }";
+    fs::write(&main, source.clone() + more).unwrap();
+    let out = project.enclave(&["test", "--quiet", "--timeout", "500s"]);
+    fs::write(&main, source).unwrap();
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{said}{}", text(&out.stderr));
+    for line in [
+        "running 3 tests in hello.sgxs",
+        "test hello::greets_by_name ... ok",
+        "test hello::panics - should panic ... ok",
+        "test hello::fails ... FAILED",
+        "assertion `left == right` failed: too long",
+        "test result: FAILED. 2 passed; 1 failed; 0 filtered out",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn one_source_has_one_measurement() {
+    let _turn = turn();
+    let project = project();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join("another/place");
+    fs::create_dir_all(&copy).unwrap();
+    let archive = "tar c --exclude ./target . | tar x -C \"$0\"";
+    let copied = Command::new("sh").current_dir(project.root()).args(["-c", archive]).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    // without the host program, which takes its time and is not measured
+    let manifest = copy.join("Cargo.toml");
+    let text_of = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text_of.replace(", \"host\"", "")).unwrap();
+    let out = project.enclave_in(&copy, &["build"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(mrenclave(project, &copy), mrenclave(project, &project.root()));
+    let [one, other] =
+        [copy, project.root()].map(|at| fs::read(at.join("target/enclave/hello.sgxs")).unwrap());
+    assert!(one == other, "the streams differ");
+    // and its program says nothing of the folder
+    let place = elsewhere.path().to_str().unwrap().as_bytes();
+    assert!(!one.windows(place.len()).any(|window| window == place));
+}
+
+#[test]
+fn what_is_wrong_is_told_in_one_line() {
+    let _turn = turn();
+    let project = project();
+    let stream = fs::read(project.built("hello.sgxs")).unwrap();
+    let signature = fs::read(project.built("hello.sig")).unwrap();
+    let case = |name: &str, stream: &[u8], signature: Option<&[u8]>| {
+        fs::write(project.root().join(name).with_extension("sgxs"), stream).unwrap();
+        if let Some(signature) = signature {
+            fs::write(project.root().join(name).with_extension("sig"), signature).unwrap();
+        }
+        format!("{name}.sgxs")
+    };
+    let changed = |bytes: &[u8], at: usize| {
+        let mut changed = bytes.to_vec();
+        changed[at] ^= 1;
+        changed
+    };
+    // within the content of the first page
+    let tampered = case("tampered", &changed(&stream, 64 + 64 + 64 + 100), Some(&signature));
+    project.refused(&["inspect", &tampered], "SGX_INVALID_MEASUREMENT");
+    let truncated = case("truncated", &stream[..stream.len() - 7], Some(&signature));
+    project.refused(&["inspect", &truncated], "cut short");
+    let forged = case("forged", &stream, Some(&changed(&signature, 600)));
+    project.refused(&["inspect", &forged], "SGX_INVALID_SIGNATURE");
+    let damaged = case("damaged", &stream, Some(&changed(&signature, 0)));
+    project.refused(&["inspect", &damaged], "SGX_INVALID_SIG_STRUCT");
+    let short = case("short", &stream, Some(&signature[..100]));
+    project.refused(&["inspect", &short], "SGX_INVALID_SIG_STRUCT");
+    let unsigned = case("unsigned", &stream, None);
+    assert!(project.works(&["inspect", &unsigned]).contains("not signed"));
+    project.refused(&["inspect", "README.md"], "no SGXS file");
+    project.refused(&["inspect", "missing.sgxs"], "missing.sgxs");
+
+    // keys and names
+    project.refused(&["sign", "hello", "--key", "README.md"], "openssl genrsa -3 3072");
+    project.refused(&["sign", "nobody", "--key", "README.md"], "it has hello");
+    fs::write(project.root().join("empty.tbs"), b"").unwrap();
+    let second = ["--signature", "empty.tbs", "--public-key", "README.md"];
+    project.refused(&[&["sign", "hello", "--digest", "empty.tbs"], &second[..]].concat(), "digest");
+    project.refused(&["sign", "hello", "--digest", "x.tbs", "--date", "today"], "--date today");
+
+    // machines and projects, before anything is built
+    project.refused(&["run", "--size", "Standard_X"], "unknown size");
+    project.refused(&["run", "--project", "nowhere"], "nowhere is no folder");
+    let nothing = project.enclave_in(project.dir.path(), &["build"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing.stderr).contains("kluis enclave new"), "{}", text(&nothing.stderr));
+    let again = project.enclave_in(project.dir.path(), &["new", "hello"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("hello"), "{}", text(&again.stderr));
+}
