@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use enclave_abi::Layout;
-use enclave_abi::layout::MAX_THREADS;
+use enclave_abi::layout::{MAX_SIZE, MAX_THREADS};
 use sgx_abi::{PAGE_SIZE, PageType, SecinfoFlags, Sigstruct};
 use sgxs::sgxs::PageReader;
 use zerocopy::{FromBytes, IntoBytes};
@@ -56,9 +56,16 @@ impl Files {
         let mut stream = stream;
         let damaged = |e| LoadError::Stream(format!("{e:#}"));
         let (info, mut pages) = PageReader::new(&mut stream).map_err(damaged)?;
+        let size = info.ecreate.size;
+        if !info.sized || !size.is_power_of_two() || size > MAX_SIZE {
+            return Err(LoadError::Stream(format!("its size of {size:#x} bytes is none of an enclave's")));
+        }
         let (mut runs, mut tcs): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut layout = None;
         while let Some((add, chunks, data)) = pages.read_page().map_err(damaged)? {
+            if add.offset >= size || !add.offset.is_multiple_of(PAGE_SIZE as u64) {
+                return Err(LoadError::Stream(format!("a page at {:#x} lies outside", add.offset)));
+            }
             let flags = SecinfoFlags::from_bits_retain(add.secinfo.flags.bits());
             let measured = match chunks.0 {
                 0 => false,
@@ -71,7 +78,7 @@ impl Files {
                 }
                 tcs.push(add.offset);
             }
-            layout = layout.or_else(|| find_layout(&data, info.ecreate.size));
+            layout = layout.or_else(|| find_layout(&data, size));
             let zero = data.iter().all(|&byte| byte == 0);
             match runs.last_mut() {
                 Some(run)
@@ -96,7 +103,7 @@ impl Files {
             return Err(LoadError::NoThread);
         }
         Ok(Self(Arc::new(Parts {
-            size: info.ecreate.size,
+            size,
             ssa_frame_pages: info.ecreate.ssaframesize,
             runs,
             tcs,

@@ -45,10 +45,11 @@ pub(crate) fn dispatch(number: u32, arguments: &[u8]) -> Result<Vec<u8>, Outcome
 #[cfg(enclave_test)]
 fn tests() -> &'static [Test] {
     unsafe extern "C" {
-        static __start_enclave_tests: Test;
-        static __stop_enclave_tests: Test;
+        static __start_enclave_tests: u8;
+        static __stop_enclave_tests: u8;
     }
     let (start, end) = (&raw const __start_enclave_tests, &raw const __stop_enclave_tests);
+    let (start, end) = (start.cast::<Test>(), end.cast::<Test>());
     // SAFETY: the linker's names for both ends of the section, which holds nothing else.
     unsafe { core::slice::from_raw_parts(start, end.offset_from(start) as usize) }
 }

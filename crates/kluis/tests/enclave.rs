@@ -121,13 +121,14 @@ fn the_runtime_keeps_its_promises() {
     let _turn = turn();
     let package = Package::new()
         .enclave("check", none(), 0)
+        .enclave("production", serde_json::json!({ "debug": false }), 0)
         .enclave("exinfo", serde_json::json!({ "exinfo": true }), 0)
         .enclave("newer", serde_json::json!({ "svn": 3 }), 0)
         .enclave("older", serde_json::json!({ "svn": 1 }), 0)
         .enclave("other", none(), 1)
         .enclave("product", serde_json::json!({ "product": 8 }), 0);
     let script = "set -e\nc() { n=$1; shift; ./enclave-check $n.sgxs $n.sig $@; }\n\
-        c check check; c exinfo sgx2; c check seal s; \
+        c check check; c exinfo sgx2; c production production; c check seal s; \
         for n in check newer older other product; do echo $n; c $n unseal s; done";
     let (said, _) = package.run(&["--size", "Standard_DC2s_v3", "--memory", "1G"], script);
     has(
@@ -143,8 +144,11 @@ fn the_runtime_keeps_its_promises() {
             "the heap grows: ok",
             "to its limit: ok",
             "#PF is handled inside, with its address: ok",
+            "a panic is told without its message: ok",
+            "a fault without its place: ok",
         ],
     );
+    assert!(!text(&said).contains("printed: "));
     let unsealed = text(&said).split("check\nEnclave: svn").nth(1).map(|rest| format!("Enclave: svn{rest}"));
     assert_eq!(
         unsealed.unwrap(),
@@ -271,16 +275,18 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
     let script: String = cases
         .iter()
         .map(|(stream, signature, _)| format!("./enclave-check {stream} {signature} load\n"))
-        .chain(["./enclave-check good.sgxs good.sig load\n".into(), "exit 0".into()])
+        .chain(["production", "load"].map(|how| format!("./enclave-check good.sgxs good.sig {how}\n")))
+        .chain(["exit 0".into()])
         .collect();
     let (said, _) = package.run(&["--size", "Standard_DC1s_v2", "--memory", "512M"], &script);
     let said = text(&said);
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines.len(), cases.len() + 1, "{said}");
+    assert_eq!(lines.len(), cases.len() + 2, "{said}");
     for ((_, _, expected), line) in cases.iter().zip(&lines) {
         assert!(line.starts_with("FAILED: ") && line.contains(expected), "{expected}: {line}");
     }
-    assert_eq!(lines[cases.len()], "loaded");
+    assert!(lines[cases.len()].starts_with("FAILED: it is a debug enclave"), "{said}");
+    assert_eq!(lines[cases.len() + 1], "loaded");
     // and where there is no SGX
     let s = Scratch::new();
     let program = s.file("enclave-check", host());

@@ -142,6 +142,28 @@ fn ends(files: &Files) -> Result<(), String> {
     Ok(())
 }
 
+/// What a production enclave tells of itself: nothing.
+pub fn production(files: &Files) -> Result<(), String> {
+    let load = || {
+        let options = enclave_host::Options::new().print(|text| println!("printed: {text}"));
+        Enclave::load(files.clone(), options).map_err(|e| e.to_string())
+    };
+    let enclave = load()?;
+    let check = CheckClient(&enclave);
+    step("it works", check.divide(6, 2) == Ok(Ok(3)))?;
+    step("it prints nothing", check.print("hello").is_ok())?;
+    step(
+        "a panic is told without its message",
+        check.raise(Raise::Panic) == Err(CallError::Call(Error::Aborted(None))),
+    )?;
+    let enclave = load()?;
+    let fault = CheckClient(&enclave).raise(Raise::Undefined);
+    step(
+        "a fault without its place",
+        matches!(fault, Err(CallError::Call(Error::Fault { reason: None, .. }))),
+    )
+}
+
 /// The EPC is lost while the enclave holds something: whoever starts this does that.
 pub fn lost(files: &Files) -> Result<(), String> {
     let options = crate::options().on_loss(|| {

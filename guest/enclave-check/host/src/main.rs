@@ -3,6 +3,7 @@
 //! ```text
 //! enclave-check SGXS SIG check       what the runtime offers
 //! enclave-check SGXS SIG sgx2        what takes SGX2; for an enclave with `exinfo`
+//! enclave-check SGXS SIG production  a production enclave tells nothing; a debug one is refused
 //! enclave-check SGXS SIG lost        waits for a line on its input, then finds the EPC lost
 //! enclave-check SGXS SIG load        nothing more than that
 //! enclave-check SGXS SIG seal FILE   seals by both policies
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
     let result = match command {
         ["check"] => good::check(&files),
         ["sgx2"] => good::sgx2(&files),
+        ["production"] => good::production(&files),
         ["lost"] => good::lost(&files),
         ["load"] => load(&files).map(|_| println!("loaded")),
         ["seal", file] => seal::seal(&files, file),
@@ -101,6 +103,8 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: enclave-check SGXS SIG check|sgx2|lost|load|seal FILE|unseal FILE|attack N|bench N");
+    eprintln!(
+        "usage: enclave-check SGXS SIG check|sgx2|production|lost|load|seal FILE|unseal FILE|attack N|bench N"
+    );
     ExitCode::from(2)
 }
