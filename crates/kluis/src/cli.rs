@@ -6,8 +6,6 @@ mod run;
 mod running;
 mod snapshot;
 
-use crate::enclave;
-use crate::enclave::args::EnclaveCommand;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use image::IMAGE_EXAMPLES;
 pub(crate) use image::{ImageCommand, ImageName};
@@ -89,8 +87,8 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = IMAGE_EXAMPLES)]
     Image(ImageCommand),
     /// Enclaves of your own: make, build, sign, inspect, run and test them
-    #[command(subcommand, after_help = enclave::args::HELP)]
-    Enclave(EnclaveCommand),
+    #[command(subcommand, after_help = crate::enclave::args::HELP)]
+    Enclave(crate::enclave::args::EnclaveCommand),
     /// The processor package that machines are on: its secrets, their backup
     #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
     Platform(PlatformCommand),

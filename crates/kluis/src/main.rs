@@ -4,11 +4,11 @@
 //! * [`run`]: `kluis run`; [`image`]: `kluis image`; [`doctor`]: `kluis doctor`
 //! * [`platform`](mod@platform): `kluis platform`, its [`passphrase`]s
 //! * [`ps`]: `kluis ps`
-//! * [`enclave`]: `kluis enclave`
 //! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
 //! * [`snapshot`]: `kluis snapshot`, and what `run` starts from
 //! * [`debian`]: the Debian image in use; [`apt_proxy`]: what its apt goes through
 //! * [`docs`]: completions and manual pages
+//! * [`enclave`]: `kluis enclave`
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
 //!   [`capacity`]: whether it can honour a machine
 #![forbid(unsafe_code)]
