@@ -42,10 +42,15 @@ pub trait Width: sealed::Sealed + Copy + Eq + core::fmt::Debug + 'static {
     /// # Safety
     /// `ptr` is valid for reads and writes of this size; any alignment.
     unsafe fn compare_exchange(ptr: *mut u8, old: Self, new: Self) -> Self;
+    /// Stores `n` times, at ascending addresses, in no promised units.
+    ///
+    /// # Safety
+    /// `ptr` is valid for writes of `n` times this size; any alignment.
+    unsafe fn fill(ptr: *mut u8, value: Self, n: usize);
 }
 
 macro_rules! width {
-    ($t:ty, $signed:ty, $class:ident, $ptr:literal, $fmt:literal, $acc:tt) => {
+    ($t:ty, $signed:ty, $class:ident, $ptr:literal, $fmt:literal, $acc:tt, $stos:literal) => {
         impl sealed::Sealed for $t {}
         impl Width for $t {
             const BITS: u32 = <$t>::BITS;
@@ -93,14 +98,23 @@ macro_rules! width {
                 };
                 found
             }
+            #[inline]
+            unsafe fn fill(ptr: *mut u8, value: Self, n: usize) {
+                // SAFETY: touches just the memory the caller vouches for.
+                unsafe {
+                    asm!(concat!("rep ", $stos), in($acc) value,
+                        inout("rdi") ptr => _, inout("rcx") n => _,
+                        options(nostack, preserves_flags))
+                };
+            }
         }
     };
 }
 
-width!(u8, i8, reg_byte, "byte", "", "al");
-width!(u16, i16, reg, "word", ":x", "ax");
-width!(u32, i32, reg, "dword", ":e", "eax");
-width!(u64, i64, reg, "qword", ":r", "rax");
+width!(u8, i8, reg_byte, "byte", "", "al", "stosb");
+width!(u16, i16, reg, "word", ":x", "ax", "stosw");
+width!(u32, i32, reg, "dword", ":e", "eax", "stosd");
+width!(u64, i64, reg, "qword", ":r", "rax", "stosq");
 
 /// Sixteen-byte compare and exchange, locked (CMPXCHG16B); returns what was there.
 ///

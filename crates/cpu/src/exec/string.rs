@@ -3,8 +3,15 @@
 //!
 //! A repeated instruction does a bounded number of elements and then comes
 //! back to itself, so interrupts are seen between elements; registers are
-//! exact at every element, so faults restart where they happened. MOVS, STOS
-//! and LODS inside pages that are mapped directly go by the span.
+//! exact at every element, so faults restart where they happened.
+//!
+//! Ascending through memory that is RAM at hand, a repeated instruction goes by
+//! the *span*: the elements up to the end of the page, of the count, of the chunk
+//! or of what the address size can name. None of them can fault or be noticed by
+//! anyone, so the registers need be exact only at its end.
+
+#[cfg(test)]
+mod tests;
 
 use arch::Exception;
 use arch::regs::{Seg, gpr, rflags};
@@ -59,6 +66,51 @@ impl Cpu {
         let ea = op.ea & crate::op::EA_LEGACY;
         self.linear(ea, ES, self.string_index(op, gpr::RDI), n, write)
     }
+
+    /// The span at an index register, of `max` elements at most: its linear
+    /// address (by `address`, for so many bytes) and how many elements it has;
+    /// not worth it below two.
+    #[inline(always)]
+    fn span<W: Width>(
+        &self,
+        op: &Op,
+        register: usize,
+        max: u64,
+        address: impl Fn(u64) -> Result<u64, Exception>,
+    ) -> Option<(u64, u64)> {
+        if self.s.rflags & rflags::DF != 0 {
+            return None;
+        }
+        let la = address(W::BYTES).ok()?;
+        let room = crate::truncate(op.aux, u64::MAX) - self.string_index(op, register);
+        let n = ((0x1000 - (la & 0xfff)) / W::BYTES).min(room / W::BYTES).min(max);
+        // All of them within the segment.
+        (n >= 2 && address(n * W::BYTES) == Ok(la)).then_some((la, n))
+    }
+
+    #[inline(always)]
+    fn source_span<W: Width>(&self, op: &Op, max: u64) -> Option<(*const u8, u64)> {
+        let (la, n) = self.span::<W>(op, gpr::RSI, max, |bytes| self.source(op, bytes))?;
+        Some((self.ram_read(la, n * W::BYTES)?, n))
+    }
+
+    #[inline(always)]
+    fn compared_span<W: Width>(&self, op: &Op, max: u64) -> Option<(*const u8, u64)> {
+        let (la, n) = self.span::<W>(op, gpr::RDI, max, |bytes| self.destination(op, bytes, false))?;
+        Some((self.ram_read(la, n * W::BYTES)?, n))
+    }
+
+    #[inline(always)]
+    fn target_span<W: Width>(&self, op: &Op, max: u64) -> Option<(*mut u8, u64)> {
+        let (la, n) = self.span::<W>(op, gpr::RDI, max, |bytes| self.destination(op, bytes, true))?;
+        Some((self.ram_write(la, n * W::BYTES)?, n))
+    }
+}
+
+/// True if REPE or REPNE goes on after comparing `a` with `b`.
+#[inline(always)]
+fn goes_on<W: Width>(op: &Op, a: W, b: W) -> bool {
+    (a == b) == (op.misc == REP)
 }
 
 /// One element; for CMPS and SCAS the flags say whether to go on.
@@ -66,10 +118,9 @@ trait Element {
     /// Compares, so that REPE and REPNE look at ZF.
     const COMPARES: bool = false;
     fn once<W: Width>(cpu: &mut Cpu, op: &Op) -> Result<(), Exception>;
-    /// Does up to `max` elements at once if it can; how many it did.
-    fn span<W: Width>(_cpu: &mut Cpu, _op: &Op, _max: u64) -> u64 {
-        0
-    }
+    /// Does a span of up to `max` elements, of a comparison up to the one that
+    /// ends it, and says how many it did.
+    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> Option<u64>;
 }
 
 struct Movs;
@@ -84,31 +135,20 @@ impl Element for Movs {
         cpu.advance(op, gpr::RDI, W::BYTES);
         Ok(())
     }
-    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> u64 {
-        if cpu.s.rflags & rflags::DF != 0 || op.aux != 0 {
-            return 0;
-        }
-        let (Ok(from), Ok(to)) = (cpu.source(op, W::BYTES), cpu.destination(op, W::BYTES, true)) else {
-            return 0;
-        };
-        let n = elements_in_page::<W>(from).min(elements_in_page::<W>(to)).min(max);
+    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> Option<u64> {
+        let (source, n) = cpu.source_span::<W>(op, max)?;
+        let (target, n) = cpu.target_span::<W>(op, n)?;
         let len = n * W::BYTES;
         // Overlap that the copy order matters for goes element by element.
-        if n < 2 || to.wrapping_sub(from) < len {
-            return 0;
-        }
-        let (Some(source), Some(target)) = (cpu.direct_read(from, len), cpu.direct_write(to, len)) else {
-            return 0;
-        };
         if (target as u64).wrapping_sub(source as u64) < len {
-            return 0;
+            return None;
         }
         // SAFETY: both are RAM inside one page each; an ascending byte copy is
         // what the instruction does, as the ranges do not overlap that way.
         unsafe { raw::copy(source, target, len as usize) };
         cpu.advance(op, gpr::RSI, len);
         cpu.advance(op, gpr::RDI, len);
-        n
+        Some(n)
     }
 }
 
@@ -122,23 +162,12 @@ impl Element for Stos {
         cpu.advance(op, gpr::RDI, W::BYTES);
         Ok(())
     }
-    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> u64 {
-        if cpu.s.rflags & rflags::DF != 0 || op.aux != 0 {
-            return 0;
-        }
-        let Ok(to) = cpu.destination(op, W::BYTES, true) else { return 0 };
-        let n = elements_in_page::<W>(to).min(max);
-        if n < 2 {
-            return 0;
-        }
-        let Some(target) = cpu.direct_write(to, n * W::BYTES) else { return 0 };
-        let value = cpu.s.regs.read::<W>(0);
-        for i in 0..n {
-            // SAFETY: RAM inside one page.
-            unsafe { W::store(target.add((i * W::BYTES) as usize), value) };
-        }
+    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> Option<u64> {
+        let (target, n) = cpu.target_span::<W>(op, max)?;
+        // SAFETY: RAM inside one page.
+        unsafe { W::fill(target, cpu.s.regs.read::<W>(0), n as usize) };
         cpu.advance(op, gpr::RDI, n * W::BYTES);
-        n
+        Some(n)
     }
 }
 
@@ -151,6 +180,14 @@ impl Element for Lods {
         cpu.s.regs.write(0, value);
         cpu.advance(op, gpr::RSI, W::BYTES);
         Ok(())
+    }
+    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> Option<u64> {
+        let (source, n) = cpu.source_span::<W>(op, max)?;
+        // SAFETY: RAM inside one page; only the last element is seen.
+        let value = unsafe { W::load(source.add(((n - 1) * W::BYTES) as usize)) };
+        cpu.s.regs.write(0, value);
+        cpu.advance(op, gpr::RSI, n * W::BYTES);
+        Some(n)
     }
 }
 
@@ -168,6 +205,23 @@ impl Element for Cmps {
         cpu.advance(op, gpr::RDI, W::BYTES);
         Ok(())
     }
+    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> Option<u64> {
+        let (first, n) = cpu.source_span::<W>(op, max)?;
+        let (second, n) = cpu.compared_span::<W>(op, n)?;
+        let mut at = 0;
+        let (a, b) = loop {
+            // SAFETY: RAM inside one page each.
+            let (a, b) = unsafe { (W::load(first.add(at as usize)), W::load(second.add(at as usize))) };
+            at += W::BYTES;
+            if at == n * W::BYTES || !goes_on(op, a, b) {
+                break (a.zext(), b.zext());
+            }
+        };
+        cpu.s.flags.sub::<W>(a, b, W::truncate(a.wrapping_sub(b)).zext());
+        cpu.advance(op, gpr::RSI, at);
+        cpu.advance(op, gpr::RDI, at);
+        Some(at / W::BYTES)
+    }
 }
 
 struct Scas;
@@ -182,11 +236,23 @@ impl Element for Scas {
         cpu.advance(op, gpr::RDI, W::BYTES);
         Ok(())
     }
-}
-
-#[inline(always)]
-fn elements_in_page<W: Width>(la: u64) -> u64 {
-    (0x1000 - (la & 0xfff)) / W::BYTES
+    fn span<W: Width>(cpu: &mut Cpu, op: &Op, max: u64) -> Option<u64> {
+        let (target, n) = cpu.compared_span::<W>(op, max)?;
+        let a = cpu.s.regs.read::<W>(0);
+        let mut at = 0;
+        let b = loop {
+            // SAFETY: RAM inside one page.
+            let b = unsafe { W::load(target.add(at as usize)) };
+            at += W::BYTES;
+            if at == n * W::BYTES || !goes_on(op, a, b) {
+                break b.zext();
+            }
+        };
+        let a = a.zext();
+        cpu.s.flags.sub::<W>(a, b, W::truncate(a.wrapping_sub(b)).zext());
+        cpu.advance(op, gpr::RDI, at);
+        Some(at / W::BYTES)
+    }
 }
 
 fn plain<E: Element, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
@@ -203,11 +269,13 @@ fn repeated<E: Element, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
             cpu.s.rip = cpu.this_rip(op);
             return Ok(Flow::Jump);
         }
-        let mut done = if chunk > 1 { E::span::<W>(cpu, op, left.min(chunk)) } else { 0 };
-        if done == 0 {
-            E::once::<W>(cpu, op)?;
-            done = 1;
-        }
+        let done = match E::span::<W>(cpu, op, left.min(chunk)) {
+            Some(done) => done,
+            None => {
+                E::once::<W>(cpu, op)?;
+                1
+            }
+        };
         left = crate::truncate(op.aux, left.wrapping_sub(done));
         cpu.set_index(op, gpr::RCX, left);
         chunk -= done;

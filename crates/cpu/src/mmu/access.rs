@@ -132,23 +132,6 @@ impl Cpu {
         Ok(found)
     }
 
-    /// Host address of `n` bytes of RAM at `la` that may be read without
-    /// further ado: they lie in one page whose translation is at hand.
-    #[inline(always)]
-    pub(crate) fn direct_read(&self, la: u64, n: u64) -> Option<*const u8> {
-        let entry = self.tlb.entry(la);
-        let hit = n != 0 && entry.read == self.tlb.tag(la.wrapping_add(n - 1));
-        hit.then(|| entry.addend.wrapping_add(la) as *const u8)
-    }
-
-    /// The same for writing.
-    #[inline(always)]
-    pub(crate) fn direct_write(&self, la: u64, n: u64) -> Option<*mut u8> {
-        let entry = self.tlb.entry(la);
-        let hit = n != 0 && entry.write == self.tlb.tag(la.wrapping_add(n - 1));
-        hit.then(|| entry.addend.wrapping_add(la) as *mut u8)
-    }
-
     /// Host address of `n` bytes of RAM at `la` that may be read without any
     /// further look (`n` from 1 to a page), or `None`: then [`Cpu::read_bytes`]
     /// knows what to do. Valid until the next change of translations.
