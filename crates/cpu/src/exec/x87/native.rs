@@ -13,7 +13,9 @@
 //!   raises, the operation runs with every exception masked under the guest's
 //!   precision and rounding control, and the result is taken. If an exception
 //!   came up that the guest has unmasked, nothing has been changed yet and the
-//!   general way does it again.
+//!   general way does it again. Thunks leave the host's FPU with no flag raised and
+//!   its initial control word; so flags are cleared only after they came up, and
+//!   the control word is loaded only if the guest's controls are others.
 
 use arch::Exception;
 use arch::regs::rflags;
@@ -50,7 +52,7 @@ struct Image([u8; 512]);
 struct Fast {
     /// Guest's control word with everything masked.
     cw: u16,
-    /// Host's control word, kept here meanwhile.
+    /// [`HOST_CW`].
     host_cw: u16,
     _pad: u32,
     /// Flags after FCOMI.
@@ -58,6 +60,9 @@ struct Fast {
     /// Result.
     result: u128,
 }
+
+/// The control word of the host's code, as FNINIT leaves it: all exceptions masked.
+const HOST_CW: u16 = 0x37f;
 
 /// Bytes of a memory operand, with room to spare.
 pub(super) type Operand = [u8; 16];
@@ -111,9 +116,9 @@ pub(super) fn prepare(
             Target::Sti => TO_STI,
         };
         let mut fast = Vec::with_capacity(48);
-        fast.extend([0xd9, 0x7a, 0x02]); // fnstcw [rdx + 2]
-        fast.extend([0xdb, 0xe2]); // fnclex
-        fast.extend([0xd9, 0x2a]); // fldcw [rdx]
+        let [low, high] = HOST_CW.to_le_bytes();
+        fast.extend([0x66, 0x81, 0x3a, low, high]); // cmp word [rdx], HOST_CW
+        fast.extend([0x74, 0x02, 0xd9, 0x2a]); // je over; fldcw [rdx]
         if let Some(i) = plan.sti {
             fast.extend([0xdb, 0x6f, i << 4]); // fld tbyte [rdi + 16 * i]
         }
@@ -131,8 +136,9 @@ pub(super) fn prepare(
         for _ in 0..left {
             fast.extend([0xdd, 0xd8]); // fstp st(0)
         }
-        fast.extend([0xdb, 0xe2]); // fnclex
-        fast.extend([0xd9, 0x6a, 0x02, 0xc3]); // fldcw [rdx + 2]; ret
+        fast.extend([0xa8, 0x7f, 0x74, 0x02, 0xdb, 0xe2]); // test al, 0x7f; jz over; fnclex
+        fast.extend([0x66, 0x81, 0x3a, low, high]); // cmp word [rdx], HOST_CW
+        fast.extend([0x74, 0x03, 0xd9, 0x6a, 0x02, 0xc3]); // je over; fldcw [rdx + 2]; ret
         host.extend([0x48, 0x85, 0xff, 0x74, u8::try_from(fast.len()).ok()?]); // test rdi, rdi; jz general
         host.extend(fast);
     }
@@ -236,7 +242,7 @@ fn fast(cpu: &mut Cpu, op: &Op) -> Ran {
     if x.cw & UE == 0 || x.empty(0) || op.src & HAS_STI != 0 && x.empty(sti) {
         return run_general(cpu, op, la, &mut operand);
     }
-    let mut scratch = Fast { cw: x.cw | FLAGS, ..Fast::default() };
+    let mut scratch = Fast { cw: x.cw | FLAGS, host_cw: HOST_CW, ..Fast::default() };
     // SAFETY: as in `run_general`; the code reads ST(0) and ST(i) of the eight
     // registers behind the first pointer, and uses `Fast` behind the third.
     let sw = unsafe {
