@@ -21,26 +21,32 @@ impl Attr {
     pub const LDT: Attr = Attr(0x0000_8200);
 
     /// The four type bits.
+    #[inline]
     pub const fn kind(self) -> u32 {
         (self.0 >> 8) & 15
     }
     /// S: code or data, not a system segment.
+    #[inline]
     pub const fn is_user(self) -> bool {
         self.0 & 1 << 12 != 0
     }
     /// Descriptor privilege level.
+    #[inline]
     pub const fn dpl(self) -> u8 {
         (self.0 >> 13 & 3) as u8
     }
     /// P: present.
+    #[inline]
     pub const fn present(self) -> bool {
         self.0 & 1 << 15 != 0
     }
     /// L: 64-bit code segment.
+    #[inline]
     pub const fn long(self) -> bool {
         self.0 & 1 << 21 != 0
     }
     /// D/B: default operand size, stack size.
+    #[inline]
     pub const fn big(self) -> bool {
         self.0 & 1 << 22 != 0
     }

@@ -34,6 +34,7 @@ pub const PAGE_SIZE: u64 = 4096;
 pub const PAGE_MASK: u64 = !(PAGE_SIZE - 1);
 
 /// True if a 48-bit linear address is canonical (*SDM vol. 1 §3.3.7.1*).
+#[inline]
 pub const fn is_canonical(address: u64) -> bool {
     (address.wrapping_add(1 << 47)) >> 48 == 0
 }

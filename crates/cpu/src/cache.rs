@@ -1,18 +1,18 @@
 //! Decoded blocks, by physical address and mode.
 //!
 //! A block is a run of instructions inside one page of RAM (or a single one
-//! that crosses into a second page). Three ways lead to it, each shorter than
-//! the next: the index by physical address, the jump cache ([`crate::jumps`]) by
-//! linear address, a link from a block of the same page.
+//! that crosses into a second page). The index leads to it by physical address;
+//! [`crate::jumps`] has the shorter ways, from block to block.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ptr::NonNull;
 
 use mem::CodeMap;
 
 use crate::chain::Sequence;
 use crate::decode::Run;
+use crate::jumps::{JumpCache, Links};
 
 /// Decoding mode: how CS makes the processor read instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub struct Kind {
 
 impl Kind {
     /// Key of the block at `gpa` in the index.
-    fn key(self, gpa: u64) -> u64 {
+    #[inline(always)]
+    pub(crate) fn key(self, gpa: u64) -> u64 {
         gpa << 3 | u64::from(self.single) << 2 | self.mode as u64
     }
 }
@@ -43,8 +44,57 @@ impl Kind {
 /// Number of a block in the cache.
 pub type BlockId = u32;
 
-/// No block.
-pub const NONE: BlockId = u32::MAX;
+/// Leads to a block, for as long as the cache keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRef(Option<NonNull<Block>>);
+
+// SAFETY: blocks move to another thread only with the engine that keeps them,
+// and with it the processor, which alone follows references to them.
+unsafe impl Send for BlockRef {}
+
+impl BlockRef {
+    /// To no block.
+    pub const NONE: BlockRef = BlockRef(None);
+
+    /// The block.
+    ///
+    /// # Safety
+    /// It is not [`BlockRef::NONE`], and the cache still keeps the block.
+    #[inline(always)]
+    pub unsafe fn get<'a>(self) -> &'a Block {
+        debug_assert!(self.0.is_some());
+        // SAFETY: the caller's promise.
+        unsafe { self.0.unwrap_unchecked().as_ref() }
+    }
+}
+
+/// The cache's hold on a block.
+struct Kept(NonNull<Block>);
+
+// SAFETY: as for `BlockRef`.
+unsafe impl Send for Kept {}
+
+impl Kept {
+    fn new(block: Block) -> Kept {
+        Kept(NonNull::from(Box::leak(Box::new(block))))
+    }
+
+    fn reference(&self) -> BlockRef {
+        BlockRef(Some(self.0))
+    }
+
+    fn get(&self) -> &Block {
+        // SAFETY: from `new`, and freed by `drop` alone.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: from `new`; whoever drops this forgets the ways to the block.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
 
 /// What a block was decoded from, to see whether that has changed.
 #[derive(Debug)]
@@ -62,7 +112,8 @@ pub struct Block {
     pub gpa: u64,
     /// Physical page of the second page, for an instruction that crosses.
     pub second: Option<u64>,
-    kind: Kind,
+    /// What else names it.
+    pub kind: Kind,
     /// Bytes it takes.
     pub len: usize,
     /// What it was decoded from.
@@ -74,22 +125,16 @@ pub struct Block {
     /// Execution leaves it without any change of translation or mode, so that
     /// what follows in the same page needs no look-up.
     pub linkable: bool,
-    /// Blocks of the same page that execution went on to: `(offset in page, block)`.
-    pub links: [Cell<(u32, BlockId)>; 2],
+    /// Blocks of the same page that execution went on to.
+    pub links: Links,
 }
 
 impl Block {
     /// A block that has not been entered anywhere.
     pub fn new(gpa: u64, second: Option<u64>, kind: Kind, source: Source, run: Run) -> Self {
-        let none = || Cell::new((u32::MAX, NONE));
         let Run { ops, len, linkable } = run;
         let count = ops.ops().len() as u64;
-        Block { gpa, second, kind, len, source, ops, count, linkable, links: [none(), none()] }
-    }
-
-    /// True if `other` was decoded in the same mode and stays in its page.
-    pub fn same_kind(&self, other: &Block) -> bool {
-        self.linkable && self.kind == other.kind && self.second.is_none() && other.second.is_none()
+        Block { gpa, second, kind, len, source, ops, count, linkable, links: Links::default() }
     }
 
     /// Granules of `page` it was decoded from.
@@ -138,7 +183,7 @@ const MAX_BLOCKS: usize = 1 << 18;
 /// The code cache of one processor.
 #[derive(Default)]
 pub struct Cache {
-    blocks: Vec<Option<Box<Block>>>,
+    blocks: Vec<Option<Kept>>,
     free: Vec<BlockId>,
     index: Map<BlockId>,
     by_page: Map<Vec<BlockId>>,
@@ -148,80 +193,79 @@ pub struct Cache {
 
 impl Cache {
     /// The block of that number, if it still exists.
-    #[inline(always)]
     pub fn block(&self, id: BlockId) -> Option<&Block> {
-        self.blocks.get(id as usize)?.as_deref()
+        self.blocks.get(id as usize)?.as_ref().map(Kept::get)
     }
 
     /// Index: the block of that kind decoded from physical address `gpa`.
-    pub fn find(&self, gpa: u64, kind: Kind) -> Option<BlockId> {
-        self.index.get(&kind.key(gpa)).copied()
+    pub fn find(&self, gpa: u64, kind: Kind) -> Option<(BlockId, BlockRef)> {
+        let id = *self.index.get(&kind.key(gpa))?;
+        Some((id, self.blocks.get(id as usize)?.as_ref()?.reference()))
     }
 
-    /// Adds a block; when full, forgets all others first, and says so: the
-    /// caller then clears the jump cache.
-    pub fn insert(&mut self, block: Block) -> (BlockId, bool) {
-        let full = self.index.len() >= MAX_BLOCKS;
-        if full {
+    /// Adds a block; when full, forgets all others first.
+    pub fn insert(&mut self, block: Block, jumps: &mut JumpCache) -> (BlockId, BlockRef) {
+        if self.index.len() >= MAX_BLOCKS {
+            jumps.clear();
             *self = Cache { unconfirmed: std::mem::take(&mut self.unconfirmed), ..Cache::default() };
         }
         let key = block.kind.key(block.gpa);
         let pages = [Some(block.gpa >> 12), block.second.map(|p| p >> 12)];
+        let kept = Kept::new(block);
+        let reference = kept.reference();
         let id = match self.free.pop() {
             Some(id) => {
-                self.blocks[id as usize] = Some(Box::new(block));
+                self.blocks[id as usize] = Some(kept);
                 id
             }
             None => {
-                self.blocks.push(Some(Box::new(block)));
+                self.blocks.push(Some(kept));
                 (self.blocks.len() - 1) as BlockId
             }
         };
         if let Some(old) = self.index.insert(key, id) {
-            self.remove(old);
+            self.remove(old, jumps);
         }
         for page in pages.into_iter().flatten() {
             self.by_page.entry(page).or_default().push(id);
         }
-        (id, full)
+        (id, reference)
     }
 
     /// The bytes kept of all blocks.
     #[cfg(test)]
     pub(crate) fn sources(&self) -> impl Iterator<Item = &[u8]> {
-        self.blocks.iter().flatten().filter_map(|block| match &block.source {
+        self.blocks.iter().flatten().filter_map(|block| match &block.get().source {
             Source::Bytes(bytes) => Some(&**bytes),
             Source::Digest(_) => None,
         })
     }
 
-    fn remove(&mut self, id: BlockId) {
-        let Some(block) = self.blocks.get_mut(id as usize).and_then(Option::take) else { return };
+    /// Drops a block, and all ways to it.
+    pub fn remove(&mut self, id: BlockId, jumps: &mut JumpCache) {
+        let Some(kept) = self.blocks.get_mut(id as usize).and_then(Option::take) else { return };
+        let block = kept.get();
         let key = block.kind.key(block.gpa);
         if self.index.get(&key) == Some(&id) {
             self.index.remove(&key);
         }
+        jumps.forget(key);
         for page in [Some(block.gpa >> 12), block.second.map(|p| p >> 12)].into_iter().flatten() {
             if let Some(ids) = self.by_page.get_mut(&page) {
                 ids.retain(|&other| other != id);
             }
         }
-        self.forget_links(block.gpa >> 12);
+        // Links are between blocks of one page.
+        for &id in self.by_page.get(&(block.gpa >> 12)).into_iter().flatten() {
+            if let Some(block) = self.block(id) {
+                block.links.clear();
+            }
+        }
         self.free.push(id);
     }
 
-    /// Forgets links inside `page`.
-    fn forget_links(&mut self, page: u64) {
-        for &id in self.by_page.get(&page).into_iter().flatten() {
-            if let Some(block) = self.block(id) {
-                block.links.iter().for_each(|link| link.set((u32::MAX, NONE)));
-            }
-        }
-    }
-
-    /// Drops the blocks decoded from `granules` of physical page `page`. The
-    /// caller clears the jump cache.
-    pub fn invalidate(&mut self, page: u64, granules: u32) {
+    /// Drops the blocks decoded from `granules` of physical page `page`.
+    pub fn invalidate(&mut self, page: u64, granules: u32, jumps: &mut JumpCache) {
         let hit: Vec<BlockId> = self
             .by_page
             .get(&page)
@@ -231,13 +275,8 @@ impl Cache {
             .filter(|&id| self.block(id).is_none_or(|b| b.granules(page) & granules != 0))
             .collect();
         for id in hit {
-            self.remove(id);
+            self.remove(id, jumps);
         }
-    }
-
-    /// Drops one block. The caller clears the jump cache.
-    pub fn drop_block(&mut self, id: BlockId) {
-        self.remove(id);
     }
 
     /// Notes that `page` is trusted only when all processors have seen `epoch`.

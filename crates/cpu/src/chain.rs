@@ -3,9 +3,9 @@
 //! A handler written as `fn(&mut Cpu, &Op) -> Result<Flow, Exception>` becomes
 //! a link of a chain: [`Handler`], which executes its op and goes straight on
 //! to that of the next op, by a jump where the compiler makes one of the call
-//! in tail position. Nothing depends on that: a block is at most
-//! `decode::MAX_OPS` calls deep. Each block ends in an op of
-//! `end`, which goes back to the engine.
+//! in tail position; and from the last of a block to the first of the next
+//! ([`crate::jumps`]). Nothing depends on those jumps: a chain is at most
+//! `jumps::CHAIN` and one block calls deep. Each block ends in an op of `end`.
 
 #[cfg(test)]
 mod tests;
@@ -25,18 +25,18 @@ pub type Ran = Result<Flow, Exception>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Chain {
-    /// All instructions of the block are executed, and RIP says where execution
-    /// continues.
+    /// All instructions of the block `Cpu::block` are executed and counted, and
+    /// RIP says where execution continues.
     Through,
-    /// The block was left at some instruction: `Cpu::left` says more.
+    /// The block `Cpu::block` was left at some instruction: `Cpu::left` says more.
     Left,
 }
 
 /// Executes an op and those that follow it.
 ///
 /// # Safety
-/// The pointer leads to an op of a sequence in memory that ends in one whose
-/// handler goes on to no other: `end`, or one made by [`branch`].
+/// The pointer leads to an op of the sequence of `Cpu::block`, which the cache of
+/// the processor's engine keeps; a sequence ends in `end`.
 pub type Handler = unsafe fn(&mut Cpu, *const Op) -> Chain;
 
 /// Where and why a chain was left.
@@ -106,9 +106,10 @@ pub fn pure<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
 pub fn branch<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
     unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
         // SAFETY: the caller's promise.
-        let op = unsafe { &*op };
-        let ran = the::<F>()(cpu, op);
-        if ran == Ok(Flow::Jump) && !cpu.stop { Chain::Through } else { leave(cpu, op, ran) }
+        unsafe {
+            let ran = the::<F>()(cpu, &*op);
+            if ran == Ok(Flow::Jump) && !cpu.stop { cpu.onward() } else { leave(cpu, &*op, ran) }
+        }
     }
     run::<F>
 }
@@ -131,7 +132,7 @@ where
         unsafe {
             match the::<F>()(cpu, &*op) {
                 Ok(Flow::Next) => next(cpu, op),
-                Ok(Flow::Jump) => Chain::Through,
+                Ok(Flow::Jump) => cpu.onward(),
                 Err(Miss) => full::<S>(cpu, op),
             }
         }
@@ -146,48 +147,69 @@ unsafe fn full<S: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op)
     // SAFETY: the caller's promise for this op, and for the next one.
     unsafe {
         let ran = the::<S>()(cpu, &*op);
-        if ran == Ok(Flow::Next) && !cpu.stop { next(cpu, op) } else { leave(cpu, &*op, ran) }
+        match ran {
+            Ok(Flow::Next) if !cpu.stop => next(cpu, op),
+            Ok(Flow::Jump) if !cpu.stop => cpu.onward(),
+            _ => leave(cpu, &*op, ran),
+        }
     }
 }
 
-/// The handler of two instructions in one go: of one that is [`pure`], and the
-/// branch after it, by `fast` if that leads there.
+/// The handler of two instructions in one go: of one that may set flags, written
+/// as for [`reaching`], and of the branch after it, likewise.
 ///
 /// It must be put into an op only if the next one is that of the branch.
-pub(crate) fn both<P, F, S>(_: P, _: F, _: S) -> Handler
+pub(crate) fn both<F, S, BF, BS>(_: F, _: S, _: BF, _: BS) -> Handler
 where
-    P: Fn(&mut Cpu, &Op) -> Ran + Copy,
     F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
     S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+    BF: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+    BS: Fn(&mut Cpu, &Op) -> Ran + Copy,
 {
-    unsafe fn run<P, F, S>(cpu: &mut Cpu, op: *const Op) -> Chain
+    unsafe fn run<F, S, BF, BS>(cpu: &mut Cpu, op: *const Op) -> Chain
     where
-        P: Fn(&mut Cpu, &Op) -> Ran + Copy,
         F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
         S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+        BF: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+        BS: Fn(&mut Cpu, &Op) -> Ran + Copy,
     {
         // SAFETY: the caller's promise for this op, and for the next one, which
         // is that of the branch.
         unsafe {
-            let ran = the::<P>()(cpu, &*op);
-            if ran != Ok(Flow::Next) {
-                return leave(cpu, &*op, ran);
-            }
+            let Ok(Flow::Next) = the::<F>()(cpu, &*op) else { return full::<S>(cpu, op) };
             let branch = op.add(1);
-            match the::<F>()(cpu, &*branch) {
-                Ok(Flow::Jump) => Chain::Through,
-                _ => full::<S>(cpu, branch),
+            match the::<BF>()(cpu, &*branch) {
+                Ok(Flow::Jump) => cpu.onward(),
+                _ => full::<BS>(cpu, branch),
             }
         }
     }
-    run::<P, F, S>
+    run::<F, S, BF, BS>
+}
+
+/// The handler of two instructions in one go that only write registers and flags:
+/// of the op and of the one after it.
+///
+/// It must be put into an op only if the next one is of the second instruction.
+pub(crate) fn pair<F: Fn(&mut Cpu, &Op, &Op) + Copy>(_: F) -> Handler {
+    unsafe fn run<F: Fn(&mut Cpu, &Op, &Op) + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+        // SAFETY: the caller's promise for this op, the next, and the one after it.
+        unsafe {
+            let second = op.add(1);
+            the::<F>()(cpu, &*op, &*second);
+            next(cpu, second)
+        }
+    }
+    run::<F>
 }
 
 /// The handler of the op after the last instruction of a block: RIP is its place.
 pub(crate) unsafe fn end(cpu: &mut Cpu, op: *const Op) -> Chain {
     // SAFETY: the caller's promise.
-    cpu.s.rip = cpu.this_rip(unsafe { &*op });
-    Chain::Through
+    unsafe {
+        cpu.s.rip = cpu.this_rip(&*op);
+        cpu.onward()
+    }
 }
 
 /// The instructions of a block, and what ends their chain.
@@ -207,11 +229,14 @@ impl Sequence {
         &self.0[..self.0.len() - 1]
     }
 
-    /// Executes them.
+    /// Executes them, and the blocks that follow.
+    ///
+    /// # Safety
+    /// They are those of `Cpu::block`, which the cache of the processor's engine keeps.
     #[inline(always)]
-    pub(crate) fn run(&self, cpu: &mut Cpu) -> Chain {
+    pub(crate) unsafe fn run(&self, cpu: &mut Cpu) -> Chain {
         let first = self.0.as_ptr();
-        // SAFETY: the sequence ends in `end`.
+        // SAFETY: the caller's promise; the sequence ends in `end`.
         unsafe { ((*first).run)(cpu, first) }
     }
 
@@ -224,8 +249,15 @@ impl Sequence {
 /// Executes one op alone.
 #[cfg(test)]
 pub(crate) fn run_one(cpu: &mut Cpu, op: &Op) -> Ran {
-    cpu.stop = false;
-    match Sequence::new(&[*op], op.next_off() as u16).run(cpu) {
+    use crate::cache::{Block, Cache, Kind, Mode, Source};
+    (cpu.stop, cpu.chain_end) = (false, 0);
+    let ops = Sequence::new(&[*op], op.next_off() as u16);
+    let run = crate::decode::Run { ops, len: usize::from(op.len), linkable: false };
+    let kind = Kind { mode: Mode::Bits64, single: true };
+    let mut cache = Cache::default();
+    let (_, block) = cache.insert(Block::new(0, None, kind, Source::Digest(0), run), &mut cpu.jumps);
+    // SAFETY: the cache keeps it until the end of this function.
+    match unsafe { cpu.enter(block) } {
         Chain::Through => Ok(Flow::Next),
         Chain::Left => cpu.left.ran,
     }

@@ -6,6 +6,8 @@ use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, 
 
 use crate::cache::Mode;
 use crate::chain::{Sequence, any};
+use crate::exec::fuse::{Silent, Unseen};
+use crate::exec::system::sti_before_last;
 use crate::op::{EA_16, EA_32, EA_LEGACY, EA_SEG, Handler, Op};
 use crate::ops;
 use crate::state::Regs;
@@ -69,6 +71,7 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, extent: Extent)
     // Full size at once: growing would leave copies of enclave code behind.
     let mut ops = Vec::with_capacity(MAX_OPS);
     let (mut insn, mut previous) = (Instruction::default(), Instruction::default());
+    let mut unseen = Unseen::new();
     let mut used = 0;
     let mut linkable = true;
     while ops.len() < MAX_OPS && decoder.can_decode() {
@@ -98,14 +101,22 @@ pub fn decode(cpu: &mut Cpu, bytes: &[u8], off: u16, mode: Mode, extent: Extent)
             let _ = decoder.set_position(used + insn.len());
         }
         let at = off as usize + used;
+        // After STI one instruction more, so that no interrupt comes between them.
+        let after_sti = !ops.is_empty() && previous.mnemonic() == Mnemonic::Sti;
+        if let (true, Some(sti)) = (after_sti, ops.last_mut()) {
+            sti.run = sti_before_last();
+        }
         let before = ops.last_mut().map(|op| Before { insn: &previous, op });
-        let (op, end) = build(cpu, &insn, at as u16, mode, enclave, before);
+        let (op, end, silent) = build(cpu, &insn, at as u16, mode, enclave, before);
         ops.push(op);
+        unseen.follow(&insn, silent, &mut ops);
         previous = insn;
         used += insn.len();
-        linkable = end != End::Change;
+        // STI at the end leaves a shadow.
+        linkable = end != End::Change && insn.mnemonic() != Mnemonic::Sti;
         // A debugger's breakpoint is at the beginning of a block.
-        if end != End::None || single || beyond || cpu.block_begins((off as usize + used) as u64) {
+        let begins = cpu.block_begins((off as usize + used) as u64);
+        if end != End::None || after_sti || single || beyond || begins {
             break;
         }
     }
@@ -173,27 +184,27 @@ fn build(
     mode: Mode,
     enclave: bool,
     before: Option<Before<'_>>,
-) -> (Op, End) {
+) -> (Op, End, Option<Silent>) {
     let op = plain(any(ops::undefined), off as usize, insn.len());
     let Some(row) = ops::row(insn.mnemonic()) else {
-        return (Op { run: any(ops::unimplemented), ..op }, End::Change);
+        return (Op { run: any(ops::unimplemented), ..op }, End::Change, None);
     };
     // An encoding of an extension that the model lacks is undefined; one with
     // a memory destination takes LOCK only if the row says so.
     if !(row.hint || cpu.model.supports(insn)) || insn.has_lock_prefix() && !lock_allowed(row, insn) {
-        return (op, End::Change);
+        return (op, End::Change, None);
     }
     if enclave && illegal_in_enclave(cpu, row, insn) {
-        return (op, End::Change);
+        return (op, End::Change, None);
     }
-    let mut build = Build { insn, mode, cpu, op, ends: false, before };
+    let mut build = Build { insn, mode, cpu, op, ends: false, before, silent: None };
     build.memory();
     let handler = (row.build)(&mut build);
-    let (op, ends) = (build.op, build.ends);
+    let (op, ends, silent) = (build.op, build.ends, build.silent);
     match handler {
-        Some(run) if ends => (Op { run, ..op }, End::Change),
-        Some(run) => (Op { run, ..op }, end_of(row, insn)),
-        None => (op, End::Change),
+        Some(run) if ends => (Op { run, ..op }, End::Change, None),
+        Some(run) => (Op { run, ..op }, end_of(row, insn), silent),
+        None => (op, End::Change, None),
     }
 }
 
@@ -227,6 +238,8 @@ pub struct Build<'a> {
     pub ends: bool,
     /// The instruction before it in its block.
     pub before: Option<Before<'a>>,
+    /// What it can do without its status flags, if that is known.
+    pub(crate) silent: Option<Silent>,
 }
 
 /// An instruction that is built already, and whose op a builder may change to
@@ -249,15 +262,29 @@ pub(crate) enum Way {
     Any,
 }
 
+/// How the memory operand of an op, once filled in, can be reached.
+pub(crate) fn way(mode: Mode, op: &Op) -> Way {
+    match op.ea {
+        _ if mode != Mode::Bits64 => Way::Any,
+        0 if op.index == Regs::ZERO => Way::Simple,
+        0 | EA_SEG => Way::General,
+        _ => Way::Any,
+    }
+}
+
+/// Width in bytes of operand `n`, a general register or memory.
+pub(crate) fn width(insn: &Instruction, n: u32) -> usize {
+    match insn.op_kind(n) {
+        OpKind::Register => insn.op_register(n).size(),
+        OpKind::Memory => insn.memory_size().size(),
+        _ => 0,
+    }
+}
+
 impl Build<'_> {
     /// How the memory operand, once filled in, can be reached.
     pub(crate) fn way(&self) -> Way {
-        match self.op.ea {
-            _ if self.mode != Mode::Bits64 => Way::Any,
-            0 if self.op.index == Regs::ZERO => Way::Simple,
-            0 | EA_SEG => Way::General,
-            _ => Way::Any,
-        }
+        way(self.mode, &self.op)
     }
 
     /// The model the processor implements.
@@ -303,11 +330,7 @@ impl Build<'_> {
 
     /// Width in bytes of operand `n`, a general register or memory.
     pub fn width(&self, n: u32) -> usize {
-        match self.insn.op_kind(n) {
-            OpKind::Register => self.insn.op_register(n).size(),
-            OpKind::Memory => self.insn.memory_size().size(),
-            _ => 0,
-        }
+        width(self.insn, n)
     }
 
     /// Puts the immediate operand `n` into `op.imm`, sign-extended as encoded.

@@ -4,10 +4,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 
 use arch::Exception;
-use arch::paging::PAGE_MASK;
 use arch::regs::{dr6, dr7, rflags};
 
-use crate::cache::{Block, BlockId, Cache, Kind, Mode, NONE, Source};
+use crate::cache::{Block, BlockId, BlockRef, Cache, Kind, Mode, Source};
 use crate::chain::{Chain, Left};
 use crate::decode::{self, Decoded, Extent};
 use crate::mmu::walk::Access;
@@ -220,10 +219,8 @@ impl Engine {
         if take(request::CODE) {
             // The epoch first: what is announced later comes with a new request.
             let epoch = cpu.ram.code().epoch();
-            let written = shared.take_written();
-            if !written.is_empty() {
-                written.iter().for_each(|&(page, granules)| self.cache.invalidate(page, granules));
-                cpu.jumps.clear();
+            for (page, granules) in shared.take_written() {
+                self.cache.invalidate(page, granules, &mut cpu.jumps);
             }
             let code = cpu.ram.code().clone();
             cpu.tlb.slow_writes(|gpa| code.has_code(gpa >> 12));
@@ -333,86 +330,66 @@ impl Engine {
     /// One instruction.
     fn one(&mut self) -> Result<(), Exception> {
         let la = self.cpu.fetch_address()?;
-        let id = self.find_slow(la, Kind { mode: self.cpu.mode(), single: true })?;
-        let Some(block) = self.cache.block(id) else { return Ok(()) };
-        if self.cpu.limited() && self.cpu.s.rip + block.len as u64 - 1 > u64::from(self.cpu.s.seg[1].limit) {
+        let (id, block) = self.find_slow(la, Kind { mode: self.cpu.mode(), single: true })?;
+        let len = self.cache.block(id).map_or(0, |block| block.len as u64);
+        if self.cpu.limited() && self.cpu.s.rip + len - 1 > u64::from(self.cpu.s.seg[1].limit) {
             return Err(Exception::GP0);
         }
-        execute(&mut self.cpu, block).map(|_| ())
+        self.execute(block, 0).map(|_| ())
     }
 
     /// Runs blocks until something wants attention or `end` is reached.
     fn blocks(&mut self, end: u64) -> Result<(), Exception> {
-        let mut id = self.find()?;
         loop {
-            let Some(block) = self.cache.block(id) else { return Ok(()) };
-            let cpu = &mut self.cpu;
-            let page_ip = cpu.s.rip.wrapping_sub(block.gpa & 0xfff);
-            let through = execute(cpu, block)?;
+            let block = self.find()?;
+            let settled = self.execute(block, end)?;
+            let cpu = &self.cpu;
             if cpu.attention() != 0 || cpu.retired >= end {
                 return Ok(());
             }
-            // Only what ends a block by more than a branch, or inside, asks for these.
-            let linkable = through && block.linkable;
-            if !linkable && (cpu.stepping() || cpu.activity != Activity::Active) {
+            if !settled && (cpu.stepping() || cpu.activity != Activity::Active) {
                 return Ok(());
             }
-            // Inside the page, whose translation this block has proved.
-            let offset = cpu.s.rip.wrapping_sub(page_ip);
-            if offset < 0x1000 && linkable {
-                let [first, second] = &block.links;
-                let (first, second) = (first.get(), second.get());
-                if u64::from(first.0) == offset {
-                    id = first.1;
-                    continue;
-                }
-                if u64::from(second.0) == offset {
-                    id = second.1;
-                    continue;
-                }
-            }
-            let from = id;
-            id = self.find()?;
-            self.link(from, id, offset);
         }
     }
 
-    /// Links two blocks of one page in one mode, both trusted.
-    fn link(&mut self, from: BlockId, to: BlockId, offset: u64) {
-        let (Some(a), Some(b)) = (self.cache.block(from), self.cache.block(to)) else { return };
-        let trusted = self.cache.unconfirmed(a.gpa >> 12).is_none() && !self.cpu.block_begins(offset);
-        if offset < 0x1000
-            && (a.gpa ^ b.gpa) & PAGE_MASK == 0
-            && a.same_kind(b)
-            && b.gpa & 0xfff == offset
-            && trusted
-        {
-            let slot = usize::from(a.links[0].get().1 != NONE);
-            a.links[slot].set((offset as u32, to));
+    /// Executes a block, and others after it before `end`. True if the last was
+    /// left by nothing more than its last instruction, a near branch or none: only
+    /// what does more asks for single steps or changes the activity.
+    #[inline(always)]
+    fn execute(&mut self, block: BlockRef, end: u64) -> Result<bool, Exception> {
+        let cpu = &mut self.cpu;
+        // SAFETY: the cache has just led to the block, and no block goes while
+        // blocks are executed.
+        unsafe {
+            match cpu.run_chain(block, end) {
+                Chain::Through => Ok(cpu.block.get().linkable),
+                Chain::Left => left(cpu, cpu.block.get()).map(|()| false),
+            }
         }
     }
 
     /// The block at RIP.
     #[inline]
-    fn find(&mut self) -> Result<BlockId, Exception> {
+    fn find(&mut self) -> Result<BlockRef, Exception> {
         let la = self.cpu.fetch_address()?;
-        let mode = self.cpu.mode();
-        match self.cpu.jumps.get(la, self.cpu.jump_key(mode)) {
-            Some(id) => Ok(id),
-            None => self.find_slow(la, Kind { mode, single: false }),
+        let kind = Kind { mode: self.cpu.mode(), single: false };
+        match self.cpu.known_block(la, kind) {
+            Some(block) => Ok(block),
+            None => Ok(self.find_slow(la, kind)?.1),
         }
     }
 
     /// The block of that kind at `la`, by its physical address.
     #[inline(never)]
-    fn find_slow(&mut self, la: u64, kind: Kind) -> Result<BlockId, Exception> {
+    fn find_slow(&mut self, la: u64, kind: Kind) -> Result<(BlockId, BlockRef), Exception> {
         let gpa = self.cpu.translate_fetch(la)?;
         if self.cpu.at_breakpoint(la) {
             return Err(self.cpu.stop_before());
         }
         let page = gpa >> 12;
         let confirmed = self.confirmed(page);
-        if let Some(id) = self.cache.find(gpa, kind) {
+        if let Some((id, to)) = self.cache.find(gpa, kind) {
             let block = self.cache.block(id);
             let second = block.and_then(|b| b.second);
             let usable = match second {
@@ -424,26 +401,25 @@ impl Engine {
             };
             if usable && (confirmed || self.still_as_decoded(id)) {
                 if confirmed {
-                    self.enter_jump(la, kind, id);
+                    self.enter_jump(id, to);
                 }
-                return Ok(id);
+                return Ok((id, to));
             }
-            self.cache.drop_block(id);
-            self.cpu.jumps.clear();
+            self.cache.remove(id, &mut self.cpu.jumps);
         }
-        let id = self.decode(la, gpa, kind)?;
+        let (id, to) = self.decode(la, gpa, kind)?;
         if self.confirmed(page) {
-            self.enter_jump(la, kind, id);
+            self.enter_jump(id, to);
         }
-        Ok(id)
+        Ok((id, to))
     }
 
-    /// Enters a block into the jump cache.
-    fn enter_jump(&mut self, la: u64, kind: Kind, id: BlockId) {
-        // a debugger's breakpoint is looked up each time
-        if !kind.single && !self.cpu.block_begins(la & 0xfff) {
-            let key = self.cpu.jump_key(kind.mode);
-            self.cpu.jumps.set(la, key, id);
+    /// Enters a block into the jump cache; not one that must be looked at each
+    /// time: for a debugger's breakpoint, or because it depends on another page.
+    fn enter_jump(&mut self, id: BlockId, to: BlockRef) {
+        let Some(block) = self.cache.block(id) else { return };
+        if !block.kind.single && block.second.is_none() && !self.cpu.block_begins(block.gpa & 0xfff) {
+            self.cpu.jumps.set(block.kind.key(block.gpa), to);
         }
     }
 
@@ -480,7 +456,7 @@ impl Engine {
     }
 
     /// Decodes the block at `gpa`.
-    fn decode(&mut self, la: u64, gpa: u64, kind: Kind) -> Result<BlockId, Exception> {
+    fn decode(&mut self, la: u64, gpa: u64, kind: Kind) -> Result<(BlockId, BlockRef), Exception> {
         if self.cpu.thunks.is_full() {
             self.forget_code();
             self.cpu.thunks.clear();
@@ -520,11 +496,7 @@ impl Engine {
         } else {
             Source::Bytes(bytes[..run.len].into())
         };
-        let (id, cleared) = self.cache.insert(Block::new(gpa, second, kind, source, run));
-        if cleared {
-            self.cpu.jumps.clear();
-        }
-        Ok(id)
+        Ok(self.cache.insert(Block::new(gpa, second, kind, source, run), &mut self.cpu.jumps))
     }
 
     /// Marks code *before* its bytes are read, and gives up this processor's
@@ -550,22 +522,8 @@ impl Engine {
 
     /// Forgets all decoded code: for reset and for tests.
     pub fn forget_code(&mut self) {
-        self.cache = Cache::default();
         self.cpu.jumps.clear();
-    }
-}
-
-/// Executes a block; true if all of it was executed, without anything that
-/// wants a closer look.
-#[inline(always)]
-fn execute(cpu: &mut Cpu, block: &Block) -> Result<bool, Exception> {
-    cpu.s.regs.set_page_ip(cpu.s.rip.wrapping_sub(block.gpa & 0xfff));
-    match block.ops.run(cpu) {
-        Chain::Through => {
-            cpu.retired += block.count;
-            Ok(true)
-        }
-        Chain::Left => left(cpu, block).map(|()| false),
+        self.cache = Cache::default();
     }
 }
 
@@ -594,12 +552,6 @@ fn left(cpu: &mut Cpu, block: &Block) -> Result<(), Exception> {
 }
 
 impl Cpu {
-    /// Key of the jump cache: names address space, mode and rights.
-    #[inline(always)]
-    fn jump_key(&self, mode: Mode) -> u64 {
-        self.tlb.context() << 4 | (mode as u64) << 1 | u64::from(self.s.cpl == 3)
-    }
-
     /// Linear address of the next instruction.
     #[inline(always)]
     fn fetch_address(&self) -> Result<u64, Exception> {

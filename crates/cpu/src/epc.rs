@@ -220,7 +220,6 @@ impl Cpu {
     pub(crate) fn forget_enclave_translations(&mut self) {
         if self.s.enclave.is_some() && !sgx::planted!(EntryFlush) {
             self.tlb.select_enclave();
-            self.contexts_changed();
         }
     }
 

@@ -90,7 +90,14 @@ impl LazyFlags {
 
     /// Replaces the flags in `mask` (RFLAGS positions) by those of `image`.
     pub fn update(&mut self, mask: u64, image: u64) {
-        self.set_all(self.get() & !mask | image & mask);
+        let kept = if mask & rflags::STATUS == rflags::STATUS { 0 } else { self.get() & !mask };
+        self.set_all(kept | image & mask);
+    }
+
+    /// Sets CF and OF, leaving the others.
+    #[inline(always)]
+    pub fn set_cf_of(&mut self, cf: bool, of: bool) {
+        self.aux = self.aux & !(CF | PO) | (u64::from(cf) << 63) | (u64::from(cf != of) << 62);
     }
 
     /// Sets CF, leaving the others.
@@ -173,6 +180,11 @@ mod tests {
             assert_eq!(flags.get(), image);
             flags.set_cf(image & 1 == 0);
             assert_eq!(flags.get(), image ^ 1);
+            for (cf, of) in [(false, false), (false, true), (true, false), (true, true)] {
+                flags.set_cf_of(cf, of);
+                let set = if cf { rflags::CF } else { 0 } | if of { rflags::OF } else { 0 };
+                assert_eq!(flags.get(), image & !(rflags::CF | rflags::OF) | set);
+            }
         }
     }
 

@@ -72,8 +72,12 @@ pub struct Cpu {
     pub s: State,
     /// Translations.
     pub tlb: mmu::tlb::Tlb,
-    /// Blocks by linear address.
+    /// Blocks by physical address.
     pub(crate) jumps: jumps::JumpCache,
+    /// The block being executed, or executed last.
+    block: cache::BlockRef,
+    /// Count of retired instructions at which the chain being executed ends.
+    chain_end: u64,
     /// Host code of vector and x87 instructions.
     pub thunks: thunk::Thunks,
     /// The block ends after the current instruction: see [`Cpu::stop_block`].
@@ -137,6 +141,8 @@ impl Cpu {
             s: State::reset(),
             tlb: mmu::tlb::Tlb::default(),
             jumps: jumps::JumpCache::default(),
+            block: cache::BlockRef::NONE,
+            chain_end: 0,
             thunks: thunk::Thunks::new().expect("the host allows executable memory (see `kluis doctor`)"),
             stop: false,
             left: chain::Left { off: 0, ran: Ok(op::Flow::Next) },
@@ -218,7 +224,7 @@ impl Cpu {
     pub(crate) fn ea_offset(&self, op: &Op) -> u64 {
         let base = self.s.regs.read64(op.base);
         let index = self.s.regs.read64(op.index);
-        base.wrapping_add(index << (op.scale & 3)).wrapping_add(op.disp)
+        base.wrapping_add(index.wrapping_shl(u32::from(op.scale))).wrapping_add(op.disp)
     }
 
     #[inline(never)]
@@ -229,12 +235,19 @@ impl Cpu {
 
     /// Linear address of `seg:offset`, with the checks of the mode; `ea` says
     /// what kind of addressing it is (`EA_*`).
+    #[inline(always)]
     pub(crate) fn linear(&self, ea: u8, seg: u8, offset: u64, n: u64, write: bool) -> Result<u64, Exception> {
-        let segment = &self.s.seg[usize::from(seg).min(5)];
         if ea & op::EA_LEGACY == 0 {
-            return Ok(if ea & EA_SEG != 0 { offset.wrapping_add(segment.base) } else { offset });
+            let base = if ea & EA_SEG != 0 { self.segment_base(seg) } else { 0 };
+            return Ok(offset.wrapping_add(base));
         }
-        // Outside 64-bit mode: presence, type and limit (SDM vol. 3A §5.3–5.5).
+        self.segmented(seg, offset, n, write)
+    }
+
+    /// The same outside 64-bit mode: presence, type and limit (*SDM vol. 3A §5.3–5.5*).
+    #[inline(never)]
+    fn segmented(&self, seg: u8, offset: u64, n: u64, write: bool) -> Result<u64, Exception> {
+        let segment = &self.s.seg[usize::from(seg).min(5)];
         let fail = || Self::segment_fault(seg);
         let attr = segment.attr;
         if self.s.cr0.contains(arch::regs::Cr0::PE) {

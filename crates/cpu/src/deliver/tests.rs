@@ -70,6 +70,7 @@ fn handler(vector: u64) -> u64 {
 fn bare(id: usize) -> Engine {
     let ram = Ram::new(&[(0, 16 << 20)]).unwrap();
     let shared = Arc::new(Shared::new(Arc::new(Mutex::new(()))));
+    ram.code().set_listeners(vec![shared.clone()]);
     let model = Arc::new(Model::xeon_8370c());
     Engine::new(Cpu::new(id, model, ram, Arc::new(NoBus::default()), shared))
 }
@@ -536,6 +537,30 @@ fn sti_takes_effect_after_the_next_instruction() {
     assert_eq!(engine.cpu.shared.pending.load(std::sync::atomic::Ordering::SeqCst) & request::INTERRUPT, 0);
 }
 
+/// The same: the instruction in the shadow may close the window again, and one
+/// more leaves it open for an instant.
+#[test]
+fn sti_before_cli_opens_no_window() {
+    let pending = |code: &[u8]| {
+        let mut engine = kernel(code);
+        enable_apic(&engine);
+        crate::shared::lock(&engine.cpu.shared.apic).accept(0x40, false);
+        engine.cpu.update_apic();
+        engine
+    };
+    // sti; cli; inc eax; hlt
+    let mut closed = pending(&[0xfb, 0xfa, 0xff, 0xc0, 0xf4]);
+    assert_eq!((run(&mut closed), closed.cpu.s.regs.get(gpr::RAX)), (KERNEL + 4, 1));
+    // top: sti; nop; cli; jmp top
+    let mut open = pending(&[0xfb, 0x90, 0xfa, 0xeb, 0xfb]);
+    assert_eq!(run(&mut open), handler(0x40));
+    assert_eq!(frame::<5>(&open)[0], KERNEL + 2);
+    // The instruction in the shadow faults: its handler is entered first.
+    let mut faults = pending(&[0xfb, 0x0f, 0x0b]);
+    assert_eq!(run(&mut faults), handler(6));
+    assert!(!faults.cpu.shadow);
+}
+
 fn enable_apic(engine: &Engine) -> crate::apic::Apic {
     let mut apic = crate::shared::lock(&engine.cpu.shared.apic);
     apic.write(0xf0, 0x1ff, 0);
@@ -652,6 +677,53 @@ fn translations_change_after_invlpg() {
     assert_eq!(run(&mut engine), KERNEL + 12);
     let regs = &engine.cpu.s.regs;
     assert_eq!((regs.get(gpr::RAX), regs.get(gpr::RSI)), (1, 2));
+}
+
+/// Code behind a branch to another page, whose translation the loop changes by
+/// INVLPG, by a change of address spaces and back, and by writing over the code.
+#[test]
+fn branches_between_pages_follow_translations_and_code() {
+    const CALLED: u64 = HOLE; // mapped at 4 MiB or 6 MiB
+    let code = [
+        &[0xff, 0xd3][..],         // call rbx
+        &[0xff, 0xd3],             // call rbx
+        &[0x48, 0x89, 0x11],       // mov [rcx], rdx
+        &[0x0f, 0x01, 0x3b],       // invlpg [rbx]
+        &[0xff, 0xd3],             // call rbx
+        &[0x0f, 0x22, 0xde],       // mov cr3, rsi
+        &[0xff, 0xd3],             // call rbx
+        &[0x41, 0xc6, 0x00, 0x10], // mov byte [r8], 0x10: add al, 0x10
+        &[0xff, 0xd3],             // call rbx
+        &[0x0f, 0x22, 0xdf],       // mov cr3, rdi
+        &[0xff, 0xd3, 0xff, 0xd3], // call rbx; call rbx
+        &[0xf4],                   // hlt
+    ]
+    .concat();
+    let mut engine = kernel(&code);
+    let cpu = &mut engine.cpu;
+    let large = pte::P | pte::W | pte::PS;
+    write64(&cpu.ram, 0x3010, 0x40_0000 | large);
+    write64(&cpu.ram, 0x3020, 0x40_0000 | large);
+    // Another address space, in which the same place is at 8 MiB.
+    write64(&cpu.ram, 0xa000, 0xb000 | large & !pte::PS);
+    write64(&cpu.ram, 0xb000, 0xc000 | large & !pte::PS);
+    for (at, value) in [(0, 0), (8, USER), (16, 0x40_0000), (32, 0x80_0000)] {
+        write64(&cpu.ram, 0xc000 + at, value | large);
+    }
+    // add al, n; ret
+    for (page, n) in [(0x40_0000, 1), (0x60_0000, 2), (0x80_0000, 4)] {
+        assert!(cpu.ram.write(page, &[0x04, n, 0xc3]));
+    }
+    cpu.s.regs.set(gpr::RBX, CALLED);
+    cpu.s.regs.set(gpr::RCX, 0x3020);
+    cpu.s.regs.set(gpr::RDX, 0x60_0000 | large);
+    cpu.s.regs.set(gpr::RSI, 0xa000);
+    cpu.s.regs.set(gpr::RDI, 0x1000);
+    cpu.s.regs.set(gpr::R8, CALLED + 1);
+    cpu.s.regs.set(gpr::RAX, 0);
+    cpu.flush_all();
+    assert_eq!(run(&mut engine), KERNEL + code.len() as u64 - 1);
+    assert_eq!(engine.cpu.s.regs.get(gpr::RAX), 1 + 1 + 2 + 4 + 0x10 + 2 + 2);
 }
 
 /// *SDM vol. 1 §19.5*: IOPL and the I/O permission bit map.

@@ -2,15 +2,17 @@
 //! whose operands are one destination and one source (*SDM vol. 1 §7.3.2, §7.3.3*).
 
 use arch::Exception;
-use iced_x86::{Instruction, Mnemonic as M, OpKind};
+use iced_x86::{Mnemonic as M, OpKind};
 use mem::raw::Width;
 
+use super::fuse::{Quiet, fuse_with_move};
 use super::{by_reach, by_wide_width, by_width};
 use crate::Cpu;
+use crate::cache::Mode;
 use crate::chain::{any, both};
-use crate::decode::Build;
+use crate::decode::{Before, Build, Way, way, width};
 use crate::flags::LazyFlags;
-use crate::mmu::reach::{Miss, Reach};
+use crate::mmu::reach::{Fast, Full, Miss, Reach};
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Group, Row};
 
@@ -56,32 +58,53 @@ alu!(Or, true, |a, b, _c| a | b, logic);
 alu!(Xor, true, |a, b, _c| a ^ b, logic);
 alu!(Test, false, |a, b, _c| a & b, logic);
 
+impl<A: Alu> Alu for Quiet<A> {
+    const STORES: bool = A::STORES;
+    #[inline(always)]
+    fn compute(a: u64, b: u64, cf: bool) -> u64 {
+        A::compute(a, b, cf)
+    }
+    #[inline(always)]
+    fn flags<W: Width>(_f: &mut LazyFlags, _a: u64, _b: u64, _r: u64) {}
+}
+
+/// Puts the result of `a` and `b` into the destination register. The flags come
+/// last: what branches by them has them in host registers ([`both`]).
 #[inline(always)]
-fn apply<A: Alu, W: Width>(cpu: &mut Cpu, a: W, b: W) -> W {
+fn apply<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op, a: W, b: W) {
     let (a, b) = (a.zext(), b.zext());
     let r = W::truncate(A::compute(a, b, cpu.s.flags.cf()));
+    if A::STORES {
+        cpu.s.regs.write(op.dst, r);
+    }
     A::flags::<W>(&mut cpu.s.flags, a, b, r.zext());
-    r
 }
 
 #[inline(always)]
 fn reg_reg<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (a, b) = (cpu.s.regs.read::<W>(op.dst), cpu.s.regs.read::<W>(op.src));
-    let r = apply::<A, W>(cpu, a, b);
-    if A::STORES {
-        cpu.s.regs.write(op.dst, r);
-    }
+    apply::<A, W>(cpu, op, a, b);
     Ok(Flow::Next)
 }
 
 #[inline(always)]
 fn reg_imm<A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let a = cpu.s.regs.read::<W>(op.dst);
-    let r = apply::<A, W>(cpu, a, W::truncate(op.imm as i64 as u64));
-    if A::STORES {
-        cpu.s.regs.write(op.dst, r);
-    }
+    apply::<A, W>(cpu, op, a, W::truncate(op.imm as i64 as u64));
     Ok(Flow::Next)
+}
+
+/// After MOV to the destination: the operation on what MOV reads.
+#[inline(always)]
+fn moved_reg<A: Alu, W: Width>(cpu: &mut Cpu, mov: &Op, op: &Op) {
+    let (a, b) = (cpu.s.regs.read::<W>(mov.src), cpu.s.regs.read::<W>(op.src));
+    apply::<A, W>(cpu, op, a, b);
+}
+
+#[inline(always)]
+fn moved_imm<A: Alu, W: Width>(cpu: &mut Cpu, mov: &Op, op: &Op) {
+    let a = cpu.s.regs.read::<W>(mov.src);
+    apply::<A, W>(cpu, op, a, W::truncate(op.imm as i64 as u64));
 }
 
 #[inline(always)]
@@ -89,10 +112,7 @@ fn reg_mem<R: Reach, A: Alu, W: Width>(cpu: &mut Cpu, op: &Op) -> Result<Flow, R
     let la = R::address(cpu, op, W::BYTES, false)?;
     let b = R::load::<W>(cpu, la, op.seg)?;
     let a = cpu.s.regs.read::<W>(op.dst);
-    let r = apply::<A, W>(cpu, a, b);
-    if A::STORES {
-        cpu.s.regs.write(op.dst, r);
-    }
+    apply::<A, W>(cpu, op, a, b);
     Ok(Flow::Next)
 }
 
@@ -156,43 +176,20 @@ fn binary<A: Alu>(b: &mut Build<'_>) -> Option<Handler> {
     b.op.dst = b.reg(0);
     if b.is_imm(1) {
         b.imm(1);
+        b.silent(by_width!(pure: width, reg_imm, Quiet<A>));
+        if A::STORES {
+            fuse_with_move!(b: width, moved_imm, A);
+        }
         by_width!(pure: width, reg_imm, A)
     } else if b.is_mem(1) {
         by_reach!(b: width, reg_mem, A)
     } else {
         b.op.src = b.reg(1);
+        b.silent(by_width!(pure: width, reg_reg, Quiet<A>));
+        if A::STORES {
+            fuse_with_move!(b: width, moved_reg, A);
+        }
         by_width!(pure: width, reg_reg, A)
-    }
-}
-
-/// The handler that compares two registers, or a register and an immediate, and
-/// takes the branch that follows: for CMP or TEST before Jcc.
-pub(super) fn compare_and_branch<F, S>(before: &Instruction, fast: F, full: S) -> Option<Handler>
-where
-    F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
-    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
-{
-    if before.op0_kind() != OpKind::Register {
-        return None;
-    }
-    macro_rules! by_operand {
-        ($alu:ty) => {
-            match (before.op1_kind() == OpKind::Register, before.op0_register().size()) {
-                (true, 1) => both(reg_reg::<$alu, u8>, fast, full),
-                (true, 4) => both(reg_reg::<$alu, u32>, fast, full),
-                (true, 8) => both(reg_reg::<$alu, u64>, fast, full),
-                (false, 1) => both(reg_imm::<$alu, u8>, fast, full),
-                (false, 4) => both(reg_imm::<$alu, u32>, fast, full),
-                (false, 8) => both(reg_imm::<$alu, u64>, fast, full),
-                _ => return None,
-            }
-        };
-    }
-    match before.mnemonic() {
-        _ if before.op1_kind() == OpKind::Memory => None,
-        M::Cmp => Some(by_operand!(Cmp)),
-        M::Test => Some(by_operand!(Test)),
-        _ => None,
     }
 }
 
@@ -248,12 +245,21 @@ impl Unary for Not {
     fn flags<W: Width>(_f: &mut LazyFlags, _a: u64, _r: u64) {}
 }
 
+impl<U: Unary> Unary for Quiet<U> {
+    #[inline(always)]
+    fn compute(a: u64) -> u64 {
+        U::compute(a)
+    }
+    #[inline(always)]
+    fn flags<W: Width>(_f: &mut LazyFlags, _a: u64, _r: u64) {}
+}
+
 #[inline(always)]
 fn unary_reg<U: Unary, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let a = cpu.s.regs.read::<W>(op.dst).zext();
     let r = W::truncate(U::compute(a));
-    U::flags::<W>(&mut cpu.s.flags, a, r.zext());
     cpu.s.regs.write(op.dst, r);
+    U::flags::<W>(&mut cpu.s.flags, a, r.zext());
     Ok(Flow::Next)
 }
 
@@ -277,6 +283,7 @@ fn unary<U: Unary>(b: &mut Build<'_>) -> Option<Handler> {
     let width = b.width(0);
     if b.is_reg(0) {
         b.op.dst = b.reg(0);
+        b.silent(by_width!(pure: width, unary_reg, Quiet<U>));
         by_width!(pure: width, unary_reg, U)
     } else if b.insn.has_lock_prefix() {
         by_width!(width, unary_locked, U)
@@ -285,13 +292,81 @@ fn unary<U: Unary>(b: &mut Build<'_>) -> Option<Handler> {
     }
 }
 
+/// The handler that does `before` and takes the branch that follows, if it is one
+/// of what compilers put before Jcc.
+pub(super) fn with_branch<F, S>(before: &Before<'_>, mode: Mode, fast: F, full: S) -> Option<Handler>
+where
+    F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
+    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+{
+    let insn = before.insn;
+    macro_rules! registers {
+        ($f:ident, $p:ty, $w:ty) => {
+            both(|cpu: &mut Cpu, op: &Op| $f::<$p, $w>(cpu, op).map_err(|_| Miss), $f::<$p, $w>, fast, full)
+        };
+    }
+    macro_rules! memory {
+        ($f:ident, $p:ty, $w:ty) => {
+            match way(mode, before.op) {
+                Way::Simple => both($f::<Fast<false>, $p, $w>, $f::<Full, $p, $w>, fast, full),
+                Way::General => both($f::<Fast<true>, $p, $w>, $f::<Full, $p, $w>, fast, full),
+                Way::Any => return None,
+            }
+        };
+    }
+    // The forms for one operation and width: those that only compare also with memory.
+    macro_rules! form {
+        (compare $alu:ty, $w:ty) => {
+            match (insn.op0_kind(), insn.op1_kind()) {
+                (OpKind::Register, OpKind::Register) => registers!(reg_reg, $alu, $w),
+                (OpKind::Register, OpKind::Memory) => memory!(reg_mem, $alu, $w),
+                (OpKind::Memory, OpKind::Register) => memory!(mem_reg, $alu, $w),
+                (OpKind::Register, _) => registers!(reg_imm, $alu, $w),
+                _ => memory!(mem_imm, $alu, $w),
+            }
+        };
+        (change $alu:ty, $w:ty) => {
+            match (insn.op0_kind(), insn.op1_kind()) {
+                (OpKind::Memory, _) | (_, OpKind::Memory) => return None,
+                (_, OpKind::Register) => registers!(reg_reg, $alu, $w),
+                _ => registers!(reg_imm, $alu, $w),
+            }
+        };
+        (unary $unary:ty, $w:ty) => {
+            match insn.op0_kind() {
+                OpKind::Register => registers!(unary_reg, $unary, $w),
+                _ => return None,
+            }
+        };
+    }
+    macro_rules! widths {
+        ($kind:ident $p:ty) => {
+            match width(insn, 0) {
+                1 => form!($kind $p, u8),
+                4 => form!($kind $p, u32),
+                8 => form!($kind $p, u64),
+                _ => return None,
+            }
+        };
+    }
+    Some(match insn.mnemonic() {
+        M::Cmp => widths!(compare Cmp),
+        M::Test => widths!(compare Test),
+        M::Add => widths!(change Add),
+        M::Sub => widths!(change Sub),
+        M::And => widths!(change And),
+        M::Dec => widths!(unary Dec),
+        M::Inc => widths!(unary Inc),
+        _ => return None,
+    })
+}
+
 #[inline(always)]
 fn xadd_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (a, b) = (cpu.s.regs.read::<W>(op.dst), cpu.s.regs.read::<W>(op.src));
-    let r = apply::<Add, W>(cpu, a, b);
     // Source first: with one register twice, the sum stays.
     cpu.s.regs.write(op.src, a);
-    cpu.s.regs.write(op.dst, r);
+    apply::<Add, W>(cpu, op, a, b);
     Ok(Flow::Next)
 }
 
@@ -324,7 +399,7 @@ fn xadd(b: &mut Build<'_>) -> Option<Handler> {
 #[inline(always)]
 fn cmpxchg_reg<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     let (acc, dst) = (cpu.s.regs.read::<W>(0), cpu.s.regs.read::<W>(op.dst));
-    apply::<Cmp, W>(cpu, acc, dst);
+    apply::<Cmp, W>(cpu, op, acc, dst);
     if acc == dst {
         let src = cpu.s.regs.read::<W>(op.src);
         cpu.s.regs.write(op.dst, src);
@@ -349,7 +424,7 @@ fn cmpxchg_mem<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
     } else {
         cpu.update::<W>(la, op.seg, change)?
     };
-    apply::<Cmp, W>(cpu, W::truncate(acc), W::truncate(old));
+    apply::<Cmp, W>(cpu, op, W::truncate(acc), W::truncate(old));
     if old != acc {
         cpu.s.regs.write(0, W::truncate(old));
     }

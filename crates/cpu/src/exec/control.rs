@@ -39,7 +39,7 @@ impl Cpu {
 #[inline(always)]
 fn relative<R: Reach>(cpu: &Cpu, op: &Op) -> Result<u64, R::Fault> {
     let target = R::ip(cpu, cpu.s.regs.page_ip().wrapping_add(op.disp));
-    R::target(cpu, crate::truncate(op.misc & EA_16, target))
+    R::target(cpu, if R::LONG { target } else { crate::truncate(op.misc & EA_16, target) })
 }
 
 /// RIP after the current instruction.
@@ -120,7 +120,7 @@ fn jcc_build<const CC: u8>(b: &mut Build<'_>) -> Option<Handler> {
     let (fast, full) = (jcc::<Fast<false>, CC>, jcc::<Full, CC>);
     if b.way() != Way::Any
         && let Some(before) = &mut b.before
-        && let Some(handler) = super::arith::compare_and_branch(before.insn, fast, full)
+        && let Some(handler) = super::arith::with_branch(before, b.mode, fast, full)
     {
         before.op.run = handler;
     }

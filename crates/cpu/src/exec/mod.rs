@@ -7,6 +7,7 @@ mod control;
 mod data;
 mod decimal;
 mod flagop;
+pub(crate) mod fuse;
 mod io;
 mod segment;
 mod shift;

@@ -9,6 +9,7 @@ use iced_x86::{Mnemonic as M, Register};
 use mem::raw::Width;
 
 use super::by_width;
+use super::fuse::{Quiet, fuse_with_move};
 use crate::Cpu;
 use crate::chain::{any, pure};
 use crate::decode::Build;
@@ -26,6 +27,7 @@ trait Shift {
     fn flags<W: Width>(f: &mut LazyFlags, a: u64, r: u64, count: u32);
 }
 
+#[inline(always)]
 const fn msb<W: Width>(value: u64) -> bool {
     value >> (W::BITS - 1) & 1 != 0
 }
@@ -71,11 +73,7 @@ impl Shift for Sar {
     }
 }
 
-/// Rotates leave SF, ZF, AF and PF alone.
-fn carry_and_overflow(f: &mut LazyFlags, cf: bool, of: bool) {
-    use arch::regs::rflags::{CF, OF};
-    f.update(CF | OF, u64::from(cf) | if of { OF } else { 0 });
-}
+// Rotates leave SF, ZF, AF and PF alone.
 
 struct Rol;
 impl Shift for Rol {
@@ -87,7 +85,7 @@ impl Shift for Rol {
     #[inline(always)]
     fn flags<W: Width>(f: &mut LazyFlags, _a: u64, r: u64, _count: u32) {
         let cf = r & 1 != 0;
-        carry_and_overflow(f, cf, cf != msb::<W>(r));
+        f.set_cf_of(cf, cf != msb::<W>(r));
     }
 }
 
@@ -101,8 +99,17 @@ impl Shift for Ror {
     #[inline(always)]
     fn flags<W: Width>(f: &mut LazyFlags, _a: u64, r: u64, _count: u32) {
         let cf = msb::<W>(r);
-        carry_and_overflow(f, cf, cf != msb::<W>(r << 1));
+        f.set_cf_of(cf, cf != msb::<W>(r << 1));
     }
+}
+
+impl<S: Shift> Shift for Quiet<S> {
+    #[inline(always)]
+    fn compute<W: Width>(a: u64, count: u32, cf: bool) -> u64 {
+        S::compute::<W>(a, count, cf)
+    }
+    #[inline(always)]
+    fn flags<W: Width>(_f: &mut LazyFlags, _a: u64, _r: u64, _count: u32) {}
 }
 
 /// Rotation through carry: `W::BITS + 1` bits, carry on top.
@@ -115,7 +122,7 @@ impl Shift for Rcl {
     #[inline(always)]
     fn flags<W: Width>(f: &mut LazyFlags, a: u64, r: u64, count: u32) {
         let cf = rotate_left_through_carry::<W>(a, count, f.cf()) >> W::BITS & 1 != 0;
-        carry_and_overflow(f, cf, cf != msb::<W>(r));
+        f.set_cf_of(cf, cf != msb::<W>(r));
     }
 }
 
@@ -128,7 +135,7 @@ impl Shift for Rcr {
     #[inline(always)]
     fn flags<W: Width>(f: &mut LazyFlags, a: u64, r: u64, count: u32) {
         let cf = rotate_left_through_carry::<W>(a, back::<W>(count), f.cf()) >> W::BITS & 1 != 0;
-        carry_and_overflow(f, cf, msb::<W>(r) != msb::<W>(r << 1));
+        f.set_cf_of(cf, msb::<W>(r) != msb::<W>(r << 1));
     }
 }
 
@@ -157,6 +164,27 @@ fn mask<W: Width>() -> u32 {
 fn count<W: Width>(cpu: &Cpu, op: &Op) -> u32 {
     let count = if op.aux != 0 { u32::from(cpu.s.regs.read::<u8>(8)) } else { op.imm as u32 };
     count & mask::<W>()
+}
+
+/// By an immediate that is not zero: what is done most often.
+#[inline(always)]
+fn shift_reg_imm<S: Shift, W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
+    shift_value::<S, W>(cpu, op, cpu.s.regs.read::<W>(op.dst));
+    Ok(Flow::Next)
+}
+
+/// After MOV to the destination: the shift of what MOV reads.
+#[inline(always)]
+fn moved_shift<S: Shift, W: Width>(cpu: &mut Cpu, mov: &Op, op: &Op) {
+    shift_value::<S, W>(cpu, op, cpu.s.regs.read::<W>(mov.src));
+}
+
+#[inline(always)]
+fn shift_value<S: Shift, W: Width>(cpu: &mut Cpu, op: &Op, value: W) {
+    let (a, count) = (value.zext(), op.imm as u32);
+    let r = W::truncate(S::compute::<W>(a, count, cpu.s.flags.cf()));
+    cpu.s.regs.write(op.dst, r);
+    S::flags::<W>(&mut cpu.s.flags, a, r.zext(), count);
 }
 
 #[inline(always)]
@@ -196,7 +224,15 @@ fn shift<S: Shift>(b: &mut Build<'_>) -> Option<Handler> {
         by_width!(width, shift_mem, S)
     } else {
         b.op.dst = b.reg(0);
-        by_width!(pure: width, shift_reg, S)
+        let mask = if width == 8 { 63 } else { 31 };
+        if b.op.aux == 0 && b.op.imm & mask != 0 {
+            b.op.imm &= mask;
+            b.silent(by_width!(pure: width, shift_reg_imm, Quiet<S>));
+            fuse_with_move!(b: width, moved_shift, S);
+            by_width!(pure: width, shift_reg_imm, S)
+        } else {
+            by_width!(pure: width, shift_reg, S)
+        }
     }
 }
 

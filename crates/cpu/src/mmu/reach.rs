@@ -20,6 +20,8 @@ const SS: u8 = Seg::Ss as u8;
 pub(crate) trait Reach {
     /// What is given where there is no way.
     type Fault;
+    /// In 64-bit mode for certain.
+    const LONG: bool;
     /// Linear address of the memory operand, for an access of `n` bytes.
     fn address(cpu: &Cpu, op: &Op, n: u64, write: bool) -> Result<u64, Self::Fault>;
     /// Loads; `seg` decides between `#SS` and `#GP`.
@@ -50,6 +52,7 @@ pub(crate) struct Full;
 
 impl Reach for Full {
     type Fault = Exception;
+    const LONG: bool = false;
     #[inline(always)]
     fn address(cpu: &Cpu, op: &Op, n: u64, write: bool) -> Result<u64, Exception> {
         cpu.ea(op, n, write)
@@ -103,6 +106,7 @@ pub(crate) struct Fast<const GENERAL: bool>;
 
 impl<const GENERAL: bool> Reach for Fast<GENERAL> {
     type Fault = Miss;
+    const LONG: bool = true;
     #[inline(always)]
     fn address(cpu: &Cpu, op: &Op, _n: u64, _write: bool) -> Result<u64, Miss> {
         if !GENERAL {
@@ -110,7 +114,11 @@ impl<const GENERAL: bool> Reach for Fast<GENERAL> {
         }
         match op.ea {
             0 => Ok(cpu.ea_offset(op)),
-            crate::op::EA_SEG => Ok(cpu.ea_offset(op).wrapping_add(cpu.segment_base(op.seg))),
+            // FS or GS, whose numbers differ in the last bit: no other has a base here.
+            crate::op::EA_SEG => {
+                let segment = &cpu.s.seg[Seg::Fs as usize | usize::from(op.seg & 1)];
+                Ok(cpu.ea_offset(op).wrapping_add(segment.base))
+            }
             _ => Err(Miss),
         }
     }

@@ -6,6 +6,9 @@
 //! address space gives it a new number. Entries that every access must be
 //! looked at — devices, pages with decoded code, watched pages — carry
 //! [`SLOW`], which no fast comparison matches.
+//!
+//! Each context spreads its pages over the tables in an order of its own (its
+//! *salt*), so that two of them that take turns do not drive out each other's.
 
 use arch::paging::PAGE_MASK;
 
@@ -19,6 +22,15 @@ pub const NO_FAST_PATH: u8 = 3;
 const CONTEXTS: u64 = 1 << 11;
 /// Entries of the look-aside of instruction fetches.
 const FETCH_SIZE: usize = 256;
+
+/// Orders in which contexts spread their pages over a table; a power of two.
+const SALTS: usize = 8;
+
+/// Where a table of `size` has the page of `la` for contexts of that salt.
+#[inline(always)]
+const fn slot(la: u64, salt: usize, size: usize) -> usize {
+    ((la >> 12) as usize & (size - 1)) ^ (salt * (size / SALTS))
+}
 
 /// A data translation.
 #[derive(Clone, Copy, Default, Debug)]
@@ -58,14 +70,16 @@ pub struct Tlb {
     fetch: Box<[Fetch; 2 * FETCH_SIZE]>,
     /// Context number of the current address space.
     context: u64,
-    /// First entry of the table for the current rights.
+    /// The context's salt.
+    salt: usize,
+    /// Rights in force.
+    rights: usize,
+    /// First entry of the table for them, with the salt in the bits below.
     base: usize,
     next_context: u64,
     /// Context of each PCID, 0 if flushed.
     by_pcid: Box<[u16; 4096]>,
     large: [LargeRange; 2],
-    /// Context numbers have started afresh: see [`Tlb::take_recycled`].
-    recycled: bool,
 }
 
 impl Default for Tlb {
@@ -74,11 +88,12 @@ impl Default for Tlb {
             entries: vec![Entry::default(); 4 * SIZE].into_boxed_slice().try_into().expect("length"),
             fetch: vec![Fetch::default(); 2 * FETCH_SIZE].into_boxed_slice().try_into().expect("length"),
             context: 0,
+            salt: 0,
+            rights: 0,
             base: 0,
             next_context: 1,
             by_pcid: vec![0u16; 4096].into_boxed_slice().try_into().expect("length"),
             large: [NO_RANGE; 2],
-            recycled: false,
         };
         tlb.select(0, true);
         tlb
@@ -92,41 +107,42 @@ impl Tlb {
         la & PAGE_MASK | self.context
     }
 
-    /// The current context's number.
-    #[inline(always)]
-    pub fn context(&self) -> u64 {
-        self.context
-    }
-
     /// Chooses the table for the rights in force (0, 1, 2), or [`NO_FAST_PATH`].
     #[inline(always)]
     pub fn set_rights(&mut self, rights: u8) {
-        self.base = (rights as usize).min(3) * SIZE;
+        self.rights = (rights as usize).min(3);
+        self.base = (self.rights * SIZE) | slot(0, self.salt, SIZE);
+    }
+
+    fn set_context(&mut self, context: u16) {
+        self.context = u64::from(context);
+        self.salt = usize::from(context) % SALTS;
+        self.set_rights(self.rights as u8);
     }
 
     /// The entry for `la` with the rights in force.
     #[inline(always)]
     pub fn entry(&self, la: u64) -> &Entry {
-        // `base` is a multiple of SIZE below 4 * SIZE; the mask tells the compiler.
-        &self.entries[(self.base | (la >> 12) as usize & (SIZE - 1)) & (4 * SIZE - 1)]
+        // `base` is below 4 * SIZE; the mask tells the compiler.
+        &self.entries[(self.base ^ slot(la, 0, SIZE)) & (4 * SIZE - 1)]
     }
 
     /// The entry for `la` with given rights.
     pub fn entry_mut(&mut self, la: u64, rights: u8) -> &mut Entry {
-        &mut self.entries[(rights as usize).min(2) * SIZE + ((la >> 12) as usize & (SIZE - 1))]
+        &mut self.entries[(rights as usize).min(2) * SIZE + slot(la, self.salt, SIZE)]
     }
 
     /// Physical page of a fetch translation.
     #[inline]
     pub fn fetch(&self, la: u64, user: bool) -> Option<u64> {
-        let entry = &self.fetch[usize::from(user) * FETCH_SIZE + ((la >> 12) as usize & (FETCH_SIZE - 1))];
+        let entry = &self.fetch[usize::from(user) * FETCH_SIZE + slot(la, self.salt, FETCH_SIZE)];
         (entry.tag == self.tag(la)).then_some(entry.gpa)
     }
 
     /// Enters a fetch translation.
     pub fn fill_fetch(&mut self, la: u64, user: bool, gpa: u64) {
         let tag = self.tag(la);
-        self.fetch[usize::from(user) * FETCH_SIZE + ((la >> 12) as usize & (FETCH_SIZE - 1))] =
+        self.fetch[usize::from(user) * FETCH_SIZE + slot(la, self.salt, FETCH_SIZE)] =
             Fetch { tag, gpa: gpa & PAGE_MASK };
     }
 
@@ -138,29 +154,27 @@ impl Tlb {
         range.last = range.last.max(la | 0x3fff_ffff);
     }
 
-    /// INVLPG: forgets the page of `la` in every address space. True if all
-    /// was forgotten, because a large page may be concerned.
-    pub fn invalidate_page(&mut self, la: u64) -> bool {
+    /// INVLPG: forgets the page of `la` in every address space; everything, if a
+    /// large page may be concerned.
+    pub fn invalidate_page(&mut self, la: u64) {
         let range = self.large[(la >> 63) as usize];
         if (range.first..=range.last).contains(&la) {
-            self.flush_all();
-            return true;
+            return self.flush_all();
         }
-        let slot = (la >> 12) as usize & (SIZE - 1);
-        for table in 0..3 {
-            let entry = &mut self.entries[table * SIZE + slot];
-            if (entry.read ^ la) & PAGE_MASK == 0 || (entry.write ^ la) & PAGE_MASK == 0 {
-                *entry = Entry::default();
+        for salt in 0..SALTS {
+            for table in 0..3 {
+                let entry = &mut self.entries[table * SIZE + slot(la, salt, SIZE)];
+                if (entry.read ^ la) & PAGE_MASK == 0 || (entry.write ^ la) & PAGE_MASK == 0 {
+                    *entry = Entry::default();
+                }
+            }
+            for table in 0..2 {
+                let entry = &mut self.fetch[table * FETCH_SIZE + slot(la, salt, FETCH_SIZE)];
+                if (entry.tag ^ la) & PAGE_MASK == 0 {
+                    *entry = Fetch::default();
+                }
             }
         }
-        let slot = (la >> 12) as usize & (FETCH_SIZE - 1);
-        for table in 0..2 {
-            let entry = &mut self.fetch[table * FETCH_SIZE + slot];
-            if (entry.tag ^ la) & PAGE_MASK == 0 {
-                *entry = Fetch::default();
-            }
-        }
-        false
     }
 
     /// Makes `pcid` the current address space, forgetting its translations if `flush`.
@@ -169,13 +183,14 @@ impl Tlb {
         if flush || self.by_pcid[pcid] == 0 {
             self.by_pcid[pcid] = self.new_context();
         }
-        self.context = u64::from(self.by_pcid[pcid]);
+        self.set_context(self.by_pcid[pcid]);
     }
 
     /// Makes a context without translations the current one, for enclave mode;
     /// [`Tlb::select`] leaves it for good.
     pub fn select_enclave(&mut self) {
-        self.context = u64::from(self.new_context());
+        let context = self.new_context();
+        self.set_context(context);
     }
 
     /// Forgets the data translations of the current context to host addresses
@@ -204,12 +219,6 @@ impl Tlb {
         self.select(current as u16, true);
     }
 
-    /// True once after numbers of contexts have come into use again: what
-    /// others keep by them is void.
-    pub fn take_recycled(&mut self) -> bool {
-        std::mem::take(&mut self.recycled)
-    }
-
     fn new_context(&mut self) -> u16 {
         if self.next_context == CONTEXTS {
             self.entries.fill(Entry::default());
@@ -217,7 +226,6 @@ impl Tlb {
             self.by_pcid.fill(0);
             self.large = [NO_RANGE; 2];
             self.next_context = 1;
-            self.recycled = true;
         }
         let context = self.next_context;
         self.next_context += 1;
@@ -230,6 +238,47 @@ impl Tlb {
             if entry.write != 0 && entry.write & SLOW == 0 && slow(entry.gpa) {
                 entry.write |= SLOW;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LA: u64 = 0xffff_8000_0123_4000;
+
+    fn fill(tlb: &mut Tlb, gpa: u64) {
+        let tag = tlb.tag(LA);
+        *tlb.entry_mut(LA, 1) = Entry { read: tag, write: tag, addend: 0, gpa };
+        tlb.fill_fetch(LA, false, gpa);
+    }
+
+    /// What the current context knows of the page, for data and fetches.
+    fn known(tlb: &Tlb) -> (Option<u64>, Option<u64>) {
+        let entry = tlb.entry(LA);
+        ((entry.read == tlb.tag(LA)).then_some(entry.gpa), tlb.fetch(LA, false))
+    }
+
+    #[test]
+    fn contexts_keep_a_page_each_until_it_is_invalidated() {
+        let mut tlb = Tlb::default();
+        tlb.set_rights(1);
+        for pcid in 1..=SALTS as u16 {
+            tlb.select(pcid, true);
+            fill(&mut tlb, u64::from(pcid) << 12);
+        }
+        for pcid in 1..=SALTS as u16 {
+            tlb.select(pcid, false);
+            let gpa = Some(u64::from(pcid) << 12);
+            assert_eq!(known(&tlb), (gpa, gpa));
+        }
+        tlb.invalidate_page(LA + 0x1000);
+        assert!(known(&tlb).0.is_some(), "another page");
+        tlb.invalidate_page(LA + 0xfff);
+        for pcid in 1..=SALTS as u16 {
+            tlb.select(pcid, false);
+            assert_eq!(known(&tlb), (None, None), "pcid {pcid}");
         }
     }
 }

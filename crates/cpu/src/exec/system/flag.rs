@@ -6,7 +6,7 @@ use iced_x86::{Code, Mnemonic as M};
 use mem::raw::Width;
 
 use crate::Cpu;
-use crate::chain::any;
+use crate::chain::{any, pure};
 use crate::decode::Build;
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -71,24 +71,37 @@ fn popf_build(b: &mut Build<'_>) -> Option<Handler> {
     })
 }
 
+fn require_iopl(cpu: &Cpu) -> Result<(), Exception> {
+    if cpu.s.cpl > cpu.iopl() { Err(Exception::GP0) } else { Ok(()) }
+}
+
 fn cli(cpu: &mut Cpu, _op: &Op) -> Ran {
-    if cpu.s.cpl > cpu.iopl() {
-        return Err(Exception::GP0);
-    }
+    require_iopl(cpu)?;
     cpu.s.rflags &= !rflags::IF;
     Ok(Flow::Next)
 }
 
 /// STI; if it enables interrupts, only after the next instruction.
 fn sti(cpu: &mut Cpu, _op: &Op) -> Ran {
-    if cpu.s.cpl > cpu.iopl() {
-        return Err(Exception::GP0);
-    }
+    require_iopl(cpu)?;
     if cpu.s.rflags & rflags::IF == 0 {
         cpu.s.rflags |= rflags::IF;
         cpu.shadow = true;
     }
     Ok(Flow::Next)
+}
+
+/// STI before the last instruction of its block: interrupts are looked for
+/// between blocks, so they wait for that instruction anyhow.
+fn sti_inside(cpu: &mut Cpu, _op: &Op) -> Ran {
+    require_iopl(cpu)?;
+    cpu.s.rflags |= rflags::IF;
+    Ok(Flow::Next)
+}
+
+/// The handler of an STI that the last instruction of its block follows.
+pub(crate) fn sti_before_last() -> Handler {
+    pure(sti_inside)
 }
 
 fn require_smap(cpu: &Cpu) -> Result<(), Exception> {
@@ -131,8 +144,8 @@ pub(in crate::exec) const ROWS: &[Row] = &[
     row(M::Popf, POPF, popf_build).ends(),
     row(M::Popfd, POPF, popf_build).ends(),
     row(M::Popfq, POPF, popf_build).ends(),
-    row(M::Cli, "CLI—Clear Interrupt Flag", |_| Some(any(cli))).gate(Gate::Control).ends(),
-    row(M::Sti, "STI—Set Interrupt Flag", |_| Some(any(sti))).gate(Gate::Control).ends(),
+    row(M::Cli, "CLI—Clear Interrupt Flag", |_| Some(pure(cli))).gate(Gate::Control),
+    row(M::Sti, "STI—Set Interrupt Flag", |_| Some(any(sti))).gate(Gate::Control),
     row(M::Clac, "CLAC—Clear AC Flag in EFLAGS Register", |_| Some(any(clac))).gate(Gate::Control),
     row(M::Stac, "STAC—Set AC Flag in EFLAGS Register", |_| Some(any(stac))).gate(Gate::Control),
 ];

@@ -21,6 +21,7 @@ pub(super) mod translation;
 pub(super) mod undefined;
 
 pub(crate) use control::{is_xcr0, xcr0_allowed};
+pub(crate) use flag::sti_before_last;
 pub(crate) use misc::{Entropy, MONITOR_LINE, Monitor};
 
 use crate::decode::Build;

@@ -22,13 +22,6 @@ impl Cpu {
         if self.s.cr4.contains(Cr4::PCIDE) { self.s.cr3 as u16 & 0xfff } else { 0 }
     }
 
-    /// The jump cache goes by numbers of contexts: if those begin afresh, it does.
-    pub(crate) fn contexts_changed(&mut self) {
-        if self.tlb.take_recycled() {
-            self.jumps.clear();
-        }
-    }
-
     /// Makes CR3's address space the current one; `flush` forgets what is known of it.
     pub(super) fn select_address_space(&mut self, flush: bool) {
         let pcid = self.pcid();
@@ -36,7 +29,6 @@ impl Cpu {
             return;
         }
         self.tlb.select(pcid, flush);
-        self.contexts_changed();
         self.forget_enclave_translations();
     }
 
@@ -51,15 +43,11 @@ impl Cpu {
         self.tlb.flush_all();
         let pcid = self.pcid();
         self.tlb.select(pcid, true);
-        self.contexts_changed();
         self.forget_enclave_translations();
     }
 
     fn invalidate_page(&mut self, la: u64) {
-        if !self.tlb.invalidate_page(la) {
-            self.jumps.forget_page(la);
-        }
-        self.contexts_changed();
+        self.tlb.invalidate_page(la);
         self.forget_enclave_translations();
     }
 }
@@ -97,7 +85,6 @@ fn invpcid<W: Width>(cpu: &mut Cpu, op: &Op) -> Ran {
         1 => {
             let current = cpu.pcid();
             cpu.tlb.flush_pcid(pcid, current);
-            cpu.contexts_changed();
             cpu.forget_enclave_translations();
         }
         _ => cpu.flush_all(),

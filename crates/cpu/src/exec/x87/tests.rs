@@ -564,6 +564,7 @@ fn short_cuts_agree_with_the_host() {
                         op: host,
                         ends: false,
                         before: None,
+                        silent: None,
                     };
                     native::prepare(&mut build, &code, 0, false, None).unwrap();
                     host = build.op;
