@@ -35,7 +35,8 @@ impl Default for Links {
     }
 }
 
-const NO_LINK: (u64, BlockRef) = (u64::MAX, BlockRef::NONE);
+/// With an offset that no two places have: they are canonical, so less than 2⁴⁹ apart.
+const NO_LINK: (u64, BlockRef) = (1 << 63, BlockRef::NONE);
 
 impl Links {
     /// The block at `offset` in the page.
