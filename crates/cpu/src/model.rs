@@ -145,6 +145,11 @@ impl Model {
             || self.by_host.contains(&feature) && crate::thunk::host_has(feature)
     }
 
+    /// Names of the extensions that it has because this host has them.
+    pub fn offered(&self) -> Vec<String> {
+        self.by_host.iter().filter(|f| self.has(**f)).map(|f| format!("{f:?}")).collect()
+    }
+
     /// True if the model has every extension the encoding belongs to.
     pub fn supports(&self, insn: &Instruction) -> bool {
         let code = insn.code();

@@ -36,8 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a snapshot may take: as long as a slow disk does for a large machine.
 const SNAPSHOT: Duration = Duration::from_secs(3600);
 
-/// Takes a snapshot into a file; the machine may be to end with it.
-pub(crate) type TakeSnapshot = Box<dyn Fn(File, bool) -> Result<Answer, String> + Send>;
+/// Takes a snapshot into a file; the machine may be to end with it. Bytes done, and all,
+/// are told meanwhile.
+pub(crate) type TakeSnapshot = Box<dyn Fn(File, bool, &mut Told<'_>) -> Result<Answer, String> + Send>;
+
+/// Is told how far something is: bytes done, and all.
+pub(crate) type Told<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// What can be asked of a machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,6 +76,25 @@ pub(crate) enum Ask {
         /// Bytes.
         length: u32,
     },
+}
+
+/// A line of what a machine says.
+#[derive(Debug, Serialize, Deserialize)]
+enum Line {
+    /// It is at it: bytes done, and all.
+    Progress(u64, u64),
+    /// The last one: an answer.
+    Ok(Answer),
+    /// The last one: why there is none.
+    Err(String),
+}
+
+impl Line {
+    fn write(&self, mut to: &UnixStream) -> io::Result<()> {
+        let mut text = serde_json::to_string(self)?;
+        text.push('\n');
+        to.write_all(text.as_bytes())
+    }
 }
 
 /// What a machine answers.
@@ -191,18 +214,21 @@ struct Machine {
 }
 
 impl Machine {
-    fn serve(&mut self, mut stream: &UnixStream) -> io::Result<()> {
+    fn serve(&mut self, stream: &UnixStream) -> io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let (line, file) = question(stream)?;
         let answer = serde_json::from_str(&line).map_err(|e| e.to_string());
-        let answer = answer.and_then(|ask| self.answer(&ask, file));
-        let mut text = serde_json::to_string(&answer)?;
-        text.push('\n');
-        stream.write_all(text.as_bytes())
+        // who does not listen to that may still wait for the answer
+        let mut told = |done, all| drop(Line::Progress(done, all).write(stream));
+        match answer.and_then(|ask| self.answer(&ask, file, &mut told)) {
+            Ok(answer) => Line::Ok(answer),
+            Err(why) => Line::Err(why),
+        }
+        .write(stream)
     }
 
-    fn answer(&mut self, ask: &Ask, file: Option<File>) -> Result<Answer, String> {
+    fn answer(&mut self, ask: &Ask, file: Option<File>, told: &mut Told<'_>) -> Result<Answer, String> {
         let pause_state = |paused| Answer { text: String::new(), value: json!({ "paused": paused }) };
         match ask {
             Ask::About => {
@@ -219,43 +245,37 @@ impl Machine {
                 Some(_) => Ok(pause_state(false)),
                 None => Err("the machine is not paused".into()),
             },
-            Ask::Snapshot { stop } => (self.snapshot)(file.ok_or("no file came with the question")?, *stop),
-            Ask::Inspect | Ask::Tamper { .. } | Ask::Lose | Ask::Bus { .. } => look(ask, &self.running),
+            Ask::Snapshot { stop } => {
+                (self.snapshot)(file.ok_or("no file came with the question")?, *stop, told)
+            }
+            Ask::Inspect => {
+                let epc = Epc::of(self.running.sgx());
+                let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
+                Ok(Answer { text: epc.text(), value })
+            }
+            Ask::Tamper { drill, page } => tamper(&self.running, drill, *page),
+            Ask::Lose => {
+                self.running.lose_epc();
+                let text = "The EPC's content is lost until the machine is reset.\n".into();
+                Ok(Answer { text, value: json!({ "lost": true }) })
+            }
+            Ask::Bus { address, length } => {
+                let bytes = self.running.bus_read(*address, MAX_BUS_BYTES.min(*length as usize));
+                let value = json!({ "address": address, "bytes": hex(&bytes) });
+                Ok(Answer { text: dump(*address, &bytes), value })
+            }
         }
     }
 }
 
-/// Answers what is about the EPC and the bus.
-fn look(ask: &Ask, running: &Running) -> Result<Answer, String> {
-    match ask {
-        Ask::About | Ask::Pause | Ask::Resume | Ask::Snapshot { .. } => Err("it is not asked here".into()),
-        Ask::Inspect => {
-            let epc = Epc::of(running.sgx());
-            let value = serde_json::to_value(&epc).map_err(|e| e.to_string())?;
-            Ok(Answer { text: epc.text(), value })
-        }
-        Ask::Tamper { drill, page } => {
-            // a build for one test, which shows that the drill can fail
-            #[cfg(feature = "unchecked")]
-            running.sgx().dram.disable_checks();
-            let report = running.tamper(drill.parse()?, *page).map_err(|e| e.to_string())?;
-            let text = format!("{report}\nThe next fetch of it will find that, and lock the EPC.\n");
-            let value = json!({ "drill": drill, "page": report.page, "change": report.change });
-            Ok(Answer { text, value })
-        }
-        Ask::Lose => {
-            running.lose_epc();
-            let text = "The EPC's content is lost until the machine is reset.\n".into();
-            Ok(Answer { text, value: json!({ "lost": true }) })
-        }
-        Ask::Bus { address, length } => {
-            let bytes = running.bus_read(*address, MAX_BUS_BYTES.min(*length as usize));
-            Ok(Answer {
-                text: dump(*address, &bytes),
-                value: json!({ "address": address, "bytes": hex(&bytes) }),
-            })
-        }
-    }
+fn tamper(running: &Running, drill: &str, page: Option<u32>) -> Result<Answer, String> {
+    // a build for one test, which shows that the drill can fail
+    #[cfg(feature = "unchecked")]
+    running.sgx().dram.disable_checks();
+    let report = running.tamper(drill.parse()?, page).map_err(|e| e.to_string())?;
+    let text = format!("{report}\nThe next fetch of it will find that, and lock the EPC.\n");
+    let value = json!({ "drill": drill, "page": report.page, "change": report.change });
+    Ok(Answer { text, value })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -298,14 +318,19 @@ pub(crate) fn machines() -> Vec<(u32, PathBuf)> {
 /// # Errors
 /// There is no such machine, or more than one to choose from; it cannot do that.
 pub(crate) fn ask(number: Option<u32>, ask: &Ask) -> Result<Answer, Error> {
-    ask_with(number, ask, None)
+    ask_with(number, ask, None, &mut |_, _| {})
 }
 
-/// The same, with an open file for the machine to write.
+/// The same, with an open file for the machine to write; `told` hears how far it is.
 ///
 /// # Errors
 /// As of [`ask`].
-pub(crate) fn ask_with(number: Option<u32>, ask: &Ask, file: Option<&File>) -> Result<Answer, Error> {
+pub(crate) fn ask_with(
+    number: Option<u32>,
+    ask: &Ask,
+    file: Option<&File>,
+    told: &mut Told<'_>,
+) -> Result<Answer, Error> {
     let all = machines();
     let list = || all.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>().join(", ");
     let path = match (number, &all[..]) {
@@ -319,7 +344,7 @@ pub(crate) fn ask_with(number: Option<u32>, ask: &Ask, file: Option<&File>) -> R
             &found.ok_or_else(|| Error::bad(format!("--vm {number} does not run: there are {}", list())))?.1
         }
     };
-    let answer = exchange(path, ask, file, if file.is_some() { SNAPSHOT } else { PATIENCE })
+    let answer = exchange(path, ask, file, if file.is_some() { SNAPSHOT } else { PATIENCE }, told)
         .map_err(|e| Error::failed(format!("the machine does not answer: {e}")))?;
     answer.map_err(Error::bad)
 }
@@ -333,6 +358,7 @@ pub(crate) fn exchange(
     ask: &Ask,
     file: Option<&File>,
     patience: Duration,
+    told: &mut Told<'_>,
 ) -> io::Result<Result<Answer, String>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(patience))?;
@@ -347,9 +373,16 @@ pub(crate) fn exchange(
     let from = [IoSlice::new(line.as_bytes())];
     let n = rustix::net::sendmsg(&stream, &from, &mut control, SendFlags::NOSIGNAL)?;
     stream.write_all(&line.as_bytes()[n..])?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+    let mut lines = BufReader::new(stream.take(MAX_ANSWER));
+    loop {
+        let mut line = String::new();
+        lines.read_line(&mut line)?;
+        match serde_json::from_str(&line)? {
+            Line::Progress(done, all) => told(done, all),
+            Line::Ok(answer) => return Ok(Ok(answer)),
+            Line::Err(why) => return Ok(Err(why)),
+        }
+    }
 }
 
 /// Asks a machine and prints what it answers.

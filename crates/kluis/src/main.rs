@@ -7,6 +7,7 @@
 //! * [`sgx`](mod@sgx), [`debug`](mod@debug): `kluis sgx` and `kluis debug`, by way of [`control`]
 //! * [`snapshot`]: `kluis snapshot`, and what `run` starts from
 //! * [`debian`]: the Debian image in use; [`apt_proxy`]: what its apt goes through
+//! * [`transfer`]: progress of what takes time
 //! * [`docs`]: completions and manual pages
 //! * [`enclave`]: `kluis enclave`
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
@@ -32,6 +33,7 @@ mod run;
 mod sgx;
 mod sizes;
 mod snapshot;
+mod transfer;
 mod units;
 
 use cli::{Cli, Command};
@@ -44,6 +46,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
+    if let Some(code) = run::sweep::if_asked() {
+        return code;
+    }
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(e) => return refuse(&e),

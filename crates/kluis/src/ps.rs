@@ -88,7 +88,8 @@ impl Now {
 /// Standard output cannot be written.
 pub(crate) fn main(json: bool) -> Result<u8, Error> {
     let row = |(pid, socket): (u32, PathBuf)| {
-        let answer = control::exchange(&socket, &Ask::About, None, PATIENCE).ok().and_then(Result::ok);
+        let answer =
+            control::exchange(&socket, &Ask::About, None, PATIENCE, &mut |_, _| {}).ok().and_then(Result::ok);
         let now = answer.and_then(|answer| serde_json::from_value(answer.value).ok());
         Row { pid, socket, now }
     };

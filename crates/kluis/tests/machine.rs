@@ -106,6 +106,33 @@ fn signal_stops_a_machine_without_a_command() {
     }
 }
 
+#[test]
+fn sockets_go_with_the_machine_however_it_ends() {
+    for signal in ["TERM", "KILL"] {
+        let s = Scratch::new();
+        let (one, other) = (s.at("one"), s.at("other"));
+        let mut command = run(&s, &[&say("up"), HANG]);
+        command.args(["--vsock-listen", &format!("7000={one}"), "--vsock-listen", &format!("7001={other}")]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut up = [0; 2];
+        child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+        assert!(s.path("one").exists() && s.path("other").exists());
+        // somebody else's by now
+        std::fs::remove_file(&other).unwrap();
+        std::fs::write(&other, "kept").unwrap();
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        child.wait().unwrap();
+        let begin = std::time::Instant::now();
+        // who was killed could not wait for that
+        while signal == "KILL" && s.path("one").exists() && begin.elapsed().as_secs() < 60 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(!s.path("one").exists(), "after SIG{signal}");
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "kept");
+    }
+}
+
 /// Before the guest's first instruction, all threads are confined.
 #[test]
 fn machines_process_is_confined() {

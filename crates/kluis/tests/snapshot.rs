@@ -181,3 +181,40 @@ fn enclaves_are_lost_and_nothing_of_them_is_on_disk() {
     assert_ne!(count(control), 0, "the control is not found: the search can fail");
     assert_eq!(count(secret), 0, "the secret is in the snapshot");
 }
+
+/// A multiboot image that says `r`, waits for a byte on COM1, says the number of
+/// processors as fw_cfg has it, and exits with 10h.
+const IMAGE: &[u8] = &[
+    0x66, 0xba, 0xf8, 0x03, 0xb0, b'r', 0xee, // out 3f8h, 'r'
+    0x66, 0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf7, // until there is a byte
+    0x66, 0xba, 0x10, 0x05, 0x66, 0xb8, 0x05, 0x00, 0x66, 0xef, // out 510h, 5
+    0x66, 0xba, 0x11, 0x05, 0xec, 0x04, b'0', // in 511h
+    0x66, 0xba, 0xf8, 0x03, 0xee, // out 3f8h
+    0x66, 0xba, 0xf4, 0x00, 0xb0, 0x10, 0xee, // out f4h, 10h
+    0xeb, 0xfe,
+];
+
+#[test]
+fn images_made_for_qemu_go_on() {
+    const AT: u32 = 0x10_0000;
+    let s = Scratch::new();
+    let header = [0x1bad_b002u32, 1 << 16, 0xe451_4ffe, AT, AT, 0, 0, AT + 32];
+    let mut image: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+    image.extend(IMAGE);
+    let (image, snap) = (s.file("image", image), s.at("image.snap"));
+    let mut command = own(&s, &["run", "--quiet", "--timeout", TIMEOUT, "--debug-exit"]);
+    command.args(["--cpus", "3", "--memory", "64M", "--kernel", &image]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut said = [0];
+    stdout.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"r");
+    good(&s, &["snapshot", "take", &snap], b"");
+    child.stdin.take().unwrap().write_all(b"x").unwrap();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("3", Some(33)));
+    let out = output(&mut own(&s, &["run", "--quiet", "--debug-exit", "--snapshot", &snap]), b"x");
+    assert_eq!((text(&out.stdout).as_str(), out.status.code()), ("3", Some(33)), "{}", text(&out.stderr));
+    assert!(refused(&s, &["run", "--snapshot", &snap]).contains("debug-exit"));
+}

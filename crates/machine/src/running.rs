@@ -16,7 +16,7 @@ use sgx::Package;
 
 use crate::board::{Board, LOW_RAM_END, Parts, Power, PowerSwitch, describe, lock};
 use crate::clock::GuestClock;
-use crate::config::{Config, Disk, MAX_CPUS, MIN_MEMORY, MachineError};
+use crate::config::{Config, MAX_CPUS, MIN_MEMORY, MachineError};
 use crate::entry::Entry;
 use crate::epc;
 use crate::gate::{Gate, PauseError, Paused};
@@ -105,13 +105,7 @@ pub fn prepare(mut config: Config) -> Result<(Prepared, Vec<HostPort>), MachineE
     let spans = spans(config.memory);
     let epc_range = epc::place(&spans, config.epc.bytes);
     let about = describe(config.cpus, spans.clone(), epc_range.clone());
-    let shape = Shape {
-        model: config.model.name,
-        cpus: config.cpus,
-        memory: config.memory,
-        epc: config.epc.bytes,
-        disks: config.disks.iter().map(Disk::with_full_path).collect(),
-    };
+    let shape = Shape::of(&config);
     let held = config.snapshot.as_ref().map(|snapshot| snapshot.held()).unwrap_or_default();
     let (ram, begin, fw_cfg) = fill_memory(&mut config, &about, spans, epc_range.clone(), &shape)?;
     let package = epc::package(config.epc, &config.model, config.cpus)?;

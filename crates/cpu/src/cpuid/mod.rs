@@ -109,6 +109,28 @@ pub fn leaf(model: &Model, cx: &Context, leaf: u32, subleaf: u32) -> Registers {
     }
 }
 
+/// All that CPUID answers of a model, on a machine of so many processors, before any
+/// software has run: leaf, subleaf and registers. Without SGX's leaf, which depends on
+/// the EPC.
+pub fn table(model: &Model, processors: u32) -> Vec<(u32, u32, Registers)> {
+    /// No leaf has more.
+    const SUBLEAVES: u32 = 20;
+    let cx = Context {
+        id: 0,
+        processors,
+        osxsave: true,
+        monitor: true,
+        limited: false,
+        xd_disable: false,
+        apic: true,
+        long64: true,
+        xcr0: system::xcr0_allowed(model),
+        sgx: None,
+    };
+    let leaves = (0..=MAX_BASIC).chain(HYPERVISOR..=TIMING).chain(0x8000_0000..=MAX_EXTENDED);
+    leaves.flat_map(|n| (0..SUBLEAVES).map(move |sub| (n, sub, leaf(model, &cx, n, sub)))).collect()
+}
+
 fn basic(model: &Model, cx: &Context, leaf: u32, subleaf: u32) -> Registers {
     match leaf {
         0 => {

@@ -8,6 +8,7 @@ use super::plan::{Access, Plan};
 use super::save::{self, Done};
 use super::session::{Channels, End, Event, First, Front, Session};
 use super::streams::{self, Outlet, Port, own};
+use super::sweep::Sweeper;
 use crate::cli::{ImageName, RunArgs};
 use crate::control::Control;
 use crate::exit::Error;
@@ -35,6 +36,8 @@ pub(super) struct Run<'a> {
     pub(super) _platform: Platform,
     /// Other commands find it while it runs.
     pub(super) _control: Option<Control>,
+    /// Takes sockets away at the end.
+    pub(super) _sweeper: Option<Sweeper>,
     pub(super) gdb: Option<machine::gdb::Server>,
     /// What the guest is connected to.
     pub(super) _network: Option<net::Connected>,

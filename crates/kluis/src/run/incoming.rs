@@ -21,7 +21,7 @@ impl Incoming {
         Self { control: Outlet::notifying(notify), stdout: Outlet::new(), stderr: Outlet::new() }
     }
 
-    /// The ports in the order in which [`Run::with_agent`] takes their ends.
+    /// The ports in the order in which `Run::with_agent` takes their ends.
     pub(super) fn ports(&self) -> Vec<PortConfig> {
         let port = |name: &str, sink: Outlet| PortConfig {
             name: name.into(),

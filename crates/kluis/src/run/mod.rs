@@ -9,7 +9,8 @@
 //! * [`console`]: the guest's serial port; [`gdb`]: the debugger's
 //! * [`network`]: `--network`, `--publish`, `--allow-host`
 //! * [`front`]: what people see; [`terminal`], [`signals`], [`progress`]
-//! * [`confine`]: the walls around the process; [`again`]: `--reboot`
+//! * [`confine`]: the walls around the process; [`again`]: `--reboot`; [`sweep`]: what is
+//!   done outside of the walls
 //! * [`finish`]: what is told at the end; [`verdict`]: what it means; [`stats`]: what it
 //!   cost; [`trace`]: `--trace`
 
@@ -32,6 +33,7 @@ mod session;
 mod signals;
 mod stats;
 mod streams;
+pub(crate) mod sweep;
 mod terminal;
 mod trace;
 mod verdict;
@@ -57,6 +59,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Instant;
+use sweep::Sweeper;
 
 /// Runs a machine on the platform in `dir` to its end and gives the exit code.
 ///
@@ -145,6 +148,8 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     })?;
     // only now: a machine that is refused leaves nothing
     crate::platform::keep(&mut platform, args.quiet)?;
+    let sweeper = Sweeper::start(plan.vsock.listen.values())
+        .map_err(|e| Error::failed(format!("cannot start a process beside the machine: {e}")))?;
     let running = prepared.machine().clone();
     let events_of_epc = events_in.clone();
     // nobody listens any more at the end of the session
@@ -191,6 +196,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         running: running.clone(),
         _platform: platform,
         _control: control,
+        _sweeper: sweeper,
         gdb,
         _network: network,
         console: console.clone(),

@@ -15,6 +15,16 @@ use std::time::{Duration, Instant};
 /// How long the session may take to come between two frames.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two words on how far it is.
+const WORD: Duration = Duration::from_millis(200);
+
+/// What becomes known of a wish.
+pub(crate) enum Reply {
+    /// Bytes done, and all.
+    Progress(u64, u64),
+    Answer(Result<Answer, String>),
+}
+
 /// A wish for a snapshot.
 pub(crate) struct Request {
     machine: Arc<Running>,
@@ -22,7 +32,7 @@ pub(crate) struct Request {
     stop: bool,
     platform: String,
     prepared: String,
-    reply: Option<SyncSender<Result<Answer, String>>>,
+    reply: Option<SyncSender<Reply>>,
     since: Instant,
 }
 
@@ -48,11 +58,17 @@ pub(crate) enum Done {
 /// What the control socket does when it is asked for a snapshot: it asks the session.
 pub(crate) fn on_request(running: &Arc<Running>, platform: &str, events: &Sender<Event>) -> TakeSnapshot {
     let (running, platform, events) = (running.clone(), platform.to_owned(), events.clone());
-    Box::new(move |file, stop| {
-        let (reply, answer) = mpsc::sync_channel(1);
+    Box::new(move |file, stop, told| {
+        let (reply, replies) = mpsc::sync_channel(1);
         let request = Request::new(running.clone(), file, stop, &platform, reply);
         events.send(Event::Snapshot(request)).map_err(|_| "the machine ends".to_owned())?;
-        answer.recv().unwrap_or_else(|_| Err("the machine ended before that".into()))
+        for reply in replies {
+            match reply {
+                Reply::Progress(done, all) => told(done, all),
+                Reply::Answer(answer) => return answer,
+            }
+        }
+        Err("the machine ended before that".into())
     })
 }
 
@@ -64,7 +80,7 @@ impl Request {
         file: File,
         stop: bool,
         platform: &str,
-        reply: SyncSender<Result<Answer, String>>,
+        reply: SyncSender<Reply>,
     ) -> Self {
         let (platform, prepared, since) = (platform.into(), String::new(), Instant::now());
         Self { machine, file, stop, platform, prepared, reply: Some(reply), since }
@@ -82,7 +98,7 @@ impl Request {
         match self.reply {
             Some(reply) => {
                 // who asked may have gone
-                let _ = reply.send(Err(why));
+                let _ = reply.send(Reply::Answer(Err(why)));
                 Done::Answered
             }
             None => Done::Failed(why),
@@ -106,7 +122,18 @@ impl Request {
             return self.refuse("the guest's agent is in the middle of a message: try again");
         };
         let owner = Owner { platform: self.platform.clone(), session, prepared: self.prepared.clone() };
-        let contents = match self.machine.save(&paused, owner.value(), &self.file, &mut |_, _| {}) {
+        let mut last = Instant::now();
+        let mut told = |done, all| {
+            if last.elapsed() < WORD {
+                return;
+            }
+            last = Instant::now();
+            if let Some(reply) = &self.reply {
+                // who is slow to listen misses one
+                let _ = reply.try_send(Reply::Progress(done, all));
+            }
+        };
+        let contents = match self.machine.save(&paused, owner.value(), &self.file, &mut told) {
             Ok(contents) => contents,
             Err(e) => return self.refuse(e.to_string()),
         };
@@ -118,7 +145,8 @@ impl Request {
         if let Some(reply) = &self.reply {
             let bytes = contents.pages * 4096;
             let text = format!("Snapshot taken: {}.\n", units::bytes(bytes));
-            let _ = reply.send(Ok(Answer { text, value: json!({ "pages": contents.pages }) }));
+            let answer = Answer { text, value: json!({ "pages": contents.pages }) };
+            let _ = reply.send(Reply::Answer(Ok(answer)));
         }
         if self.stop { Done::Stopped } else { Done::Answered }
     }

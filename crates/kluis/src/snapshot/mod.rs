@@ -11,6 +11,7 @@ pub(crate) mod target;
 use crate::cli::SnapshotCommand;
 use crate::control::{self, Ask};
 use crate::exit::{self, Error};
+use crate::transfer::Transfer;
 use crate::{platform, units};
 use machine::Snapshot;
 use machine::snapshot::{OverlayRecord, PlaceRecord};
@@ -28,14 +29,21 @@ pub(crate) fn main(command: &SnapshotCommand, platform: &Path, json: bool) -> Re
     match command {
         SnapshotCommand::Take { file, stop, vm } => {
             let target = Target::new(file, false)?;
-            let answer = control::ask_with(*vm, &Ask::Snapshot { stop: *stop }, Some(target.file()))?;
+            let mut transfer = Transfer::new("Writing the snapshot");
+            let ask = Ask::Snapshot { stop: *stop };
+            let answer =
+                control::ask_with(*vm, &ask, Some(target.file()), &mut |done, all| transfer.at(done, all))?;
+            drop(transfer);
             target.keep()?;
             control::print(&answer, json)?;
         }
         SnapshotCommand::Prepare { file, run } => return prepare::main(file, run, platform, json),
         SnapshotCommand::Inspect { file } => inspect(file, json)?,
         SnapshotCommand::Verify { file } => {
-            open(file)?.0.verify(&mut |_, _| {}).map_err(|e| of_file(file, &e))?;
+            let mut transfer = Transfer::new("Reading the snapshot");
+            let read = open(file)?.0.verify(&mut |done, all| transfer.at(done, all));
+            drop(transfer);
+            read.map_err(|e| of_file(file, &e))?;
             let told = format!("{} is whole.\n", file.display());
             if json { crate::print_json(&json!({ "whole": true }))? } else { crate::print(&told)? }
         }

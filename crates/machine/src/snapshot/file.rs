@@ -121,7 +121,7 @@ impl Contents {
 
     /// Where in the file the byte `at` of all overlays is.
     pub(super) fn overlay_at(&self, at: u64) -> u64 {
-        self.memory_at + self.memory + at
+        (self.memory_at + self.memory).saturating_add(at)
     }
 
     /// Length of the file.
@@ -179,7 +179,7 @@ impl MemoryHash {
 pub(super) struct Overlay<'a> {
     /// Its length.
     pub(super) bytes: u64,
-    /// Gives its pages: [`devices::virtio::BlockBackend::save`].
+    /// Gives its pages: [`devices::virtio::blk::BlockBackend::save`].
     pub(super) save: Box<dyn FnMut(&mut Each<'_>) -> io::Result<()> + 'a>,
 }
 

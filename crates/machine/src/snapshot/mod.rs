@@ -3,6 +3,7 @@
 //! * this file: what is in a snapshot, and when it fits a machine
 //! * `file`: how it lies in its file
 //! * `disks`: disks cannot be rewound, so they must be as they were
+//! * `processors`: nor can what software has been told by CPUID
 //!
 //! The EPC is never in it. Processors leave their enclaves by an asynchronous
 //! exit before they are saved; a machine that starts from a snapshot finds its
@@ -10,6 +11,7 @@
 
 mod disks;
 mod file;
+mod processors;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,13 +21,14 @@ use cpu::snapshot::CpuState;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::Disk;
+use crate::config::{Config, Disk};
 use crate::gate::{PauseError, Paused};
 use crate::parts::PartState;
 use crate::running::Running;
 
 pub use disks::{DiskRecord, FileRecord, OverlayRecord, PlaceRecord};
 pub use file::{Contents, parse, seal};
+pub use processors::ProcessorRecord;
 
 /// Why a snapshot cannot be taken or used: one line with cause and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,9 @@ pub enum SnapshotError {
     /// A state that cannot be.
     #[error("the snapshot's state {0}; take it anew with this version")]
     State(String),
+    /// Its processors are others.
+    #[error("the snapshot is of a machine {0}")]
+    Processors(String),
     /// A processor's state that cannot be.
     #[error(transparent)]
     Cpu(#[from] cpu::snapshot::StateError),
@@ -72,6 +78,8 @@ pub struct About {
     pub taken: u64,
     /// Processor model.
     pub model: String,
+    /// What its processors promise.
+    pub processors: ProcessorRecord,
     /// Number of processors.
     pub cpus: usize,
     /// RAM in bytes.
@@ -100,6 +108,7 @@ pub(crate) struct State {
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) model: &'static str,
+    pub(crate) processors: ProcessorRecord,
     pub(crate) cpus: usize,
     pub(crate) memory: u64,
     pub(crate) epc: u64,
@@ -121,6 +130,20 @@ pub(crate) struct Held {
     pub(crate) file: Arc<File>,
     /// Its first byte there.
     pub(crate) start: u64,
+}
+
+impl Shape {
+    /// That of the machine to be.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            model: config.model.name,
+            processors: processors::record(&config.model, config.cpus),
+            cpus: config.cpus,
+            memory: config.memory,
+            epc: config.epc.bytes,
+            disks: config.disks.iter().map(Disk::with_full_path).collect(),
+        }
+    }
 }
 
 impl Snapshot {
@@ -152,6 +175,7 @@ impl Snapshot {
         if *epc != shape.epc {
             return differ("bytes of EPC:", epc, &shape.epc);
         }
+        processors::check(&self.about.processors, &shape.processors)?;
         let bytes = self.contents.memory;
         let fits = bytes == memory & !0xfff && self.contents.overlays == disks::held(disks);
         if self.state.cpus.len() != *cpus || !fits {
@@ -228,6 +252,7 @@ impl Running {
             kluis: env!("CARGO_PKG_VERSION").into(),
             taken: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             model: shape.model.into(),
+            processors: shape.processors.clone(),
             cpus: shape.cpus,
             memory: shape.memory,
             epc: shape.epc,
