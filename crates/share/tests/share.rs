@@ -559,6 +559,33 @@ fn descriptors_are_bounded_and_come_back() {
 }
 
 #[test]
+fn a_million_lookups_take_no_more_than_that() {
+    const MOST: usize = 500;
+    let world = World::new();
+    let guest = Guest(Share::open(&world.share, false, MOST).unwrap());
+    for n in 0..1000 {
+        fs::write(world.share.join("folder").join(n.to_string()), "").unwrap();
+    }
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    let folder = guest.lookup(ROOT, "folder").unwrap();
+    let mut known = 0;
+    for round in 0..1000 {
+        let found = (0..1000).filter(|n| guest.lookup(folder, &n.to_string()).is_ok()).count();
+        known = known.max(found);
+        if round % 100 == 0 {
+            // those of tests that run beside this one are among them
+            assert!(descriptors() < before + MOST + 400);
+        }
+    }
+    assert_eq!(known, MOST - 2, "all but the root and the folder");
+    // what it forgets makes room, however often it had looked
+    guest.0.forget();
+    let folder = guest.lookup(ROOT, "folder").unwrap();
+    assert!(guest.lookup(folder, "999").is_ok());
+}
+
+#[test]
 fn messages_that_lie_are_harmless() {
     let world = World::new();
     let guest = world.guest();

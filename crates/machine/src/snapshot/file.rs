@@ -180,8 +180,11 @@ pub(super) struct Overlay<'a> {
     /// Its length.
     pub(super) bytes: u64,
     /// Gives its pages: [`devices::virtio::blk::BlockBackend::save`].
-    pub(super) save: Box<dyn FnMut(&mut Each<'_>) -> io::Result<()> + 'a>,
+    pub(super) save: Save<'a>,
 }
+
+/// Gives the pages of an overlay.
+pub(super) type Save<'a> = Box<dyn FnMut(&mut Each<'_>) -> io::Result<()> + 'a>;
 
 /// Takes pages of an overlay: offset and bytes.
 pub(super) type Each<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + 'a;
