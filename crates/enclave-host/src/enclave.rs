@@ -87,7 +87,8 @@ impl Options {
     }
 
     /// Called once when the enclave was lost with the EPC; `true` has it loaded again. The
-    /// call that found the loss still fails: what the enclave knew is gone.
+    /// call that found the loss still fails: what the enclave knew is gone. The function must
+    /// not call the enclave itself.
     pub fn on_loss(mut self, decide: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.lost = Some(Box::new(decide));
         self

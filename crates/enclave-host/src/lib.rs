@@ -21,7 +21,6 @@
 //!
 //! The enclave decides what it believes of its host; a host, in turn, decodes what an
 //! enclave says as it would a stranger's message.
-#![deny(unsafe_op_in_unsafe_fn)]
 
 mod diagnosis;
 pub mod driver;

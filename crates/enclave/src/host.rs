@@ -22,7 +22,8 @@ pub struct Switchless;
 /// Why the host gave no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostError {
-    /// It has no such function, or could not read the arguments.
+    /// It has no such function, could not read the arguments, or its result exceeds its
+    /// limit for messages.
     Failed,
     /// The arguments exceed the memory that it has provided for messages.
     TooLarge,
@@ -35,7 +36,7 @@ pub enum HostError {
 impl core::fmt::Display for HostError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::Failed => "the host has no such function",
+            Self::Failed => "the host has no such function, or a result beyond its limit for messages",
             Self::TooLarge => "the arguments exceed the host's limit for messages: raise it there",
             Self::Invalid => "the host's result is invalid",
             Self::NoMemory => "the enclave has no memory for the result: give it more heap",
