@@ -155,18 +155,3 @@ fn fits(built: &[Built], epc: Option<Epc>) -> Result<(), Error> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shell_of_the_guest_gets_words_not_text() {
-        // whatever the names of programs and arguments: they are the shell's parameters
-        let out = std::process::Command::new("sh")
-            .args(["-c", "cd /bin && exec ./\"$0\" \"$@\"", "printf", "%s|", "a b", "$(x)", ""])
-            .output()
-            .unwrap();
-        assert_eq!(out.stdout, b"a b|$(x)||");
-    }
-}
