@@ -126,7 +126,16 @@ pub fn snapshot_state(data: &[u8]) {
 
 /// What is told in a snapshot of no machine, and a file of it.
 pub fn states() -> Vec<Vec<u8>> {
-    let about = r#"{"kluis":"0","taken":1,"model":"m","cpus":1,"memory":4096,"epc":4096,"disks":[{"path":"/d","read_only":true,"bytes":1,"modified":[1,2]}],"owner":null}"#;
+    let base = [3u8; 32];
+    let file = r#""path":"/d","bytes":1,"modified":[1,2]"#;
+    let disks = format!(
+        r#"[{{"file":{{{file}}},"read_only":true,"overlay":null}},
+            {{"file":{{{file}}},"read_only":false,"overlay":{{"base":{base:?},"place":{{"kept":{{{file}}}}}}}}},
+            {{"file":{{{file}}},"read_only":false,"overlay":{{"base":{base:?},"place":{{"held":{{"at":0,"bytes":4096}}}}}}}}]"#
+    );
+    let about = format!(
+        r#"{{"kluis":"0","taken":1,"model":"m","processors":{{"by_host":["SHA"],"cpuid":"0"}},"cpus":1,"memory":4096,"epc":4096,"disks":{disks},"owner":null}}"#
+    );
     let state = r#"{"guest_ns":1,"cpus":[],"launch_hash":[1,2,3,4],"devices":[{"name":"pit","version":1,"state":{"a":[1]}}]}"#;
     let told = format!(r#"{{"about":{about},"state":{state}}}"#).into_bytes();
     assert!(machine::snapshot::parse(&machine::snapshot::seal(&told)));
