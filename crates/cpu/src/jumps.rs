@@ -7,7 +7,7 @@
 //!   fetches in the TLB; so a block is found in every address space, and a change
 //!   of translations is none of its business.
 //!
-//! They are taken in the branch's own handler ([`Cpu::onward`]), a bounded number
+//! They are taken in the branch's own handler (`Cpu::onward`), a bounded number
 //! of times: a chain of handlers may be as deep a chain of calls ([`crate::chain`]).
 //!
 //! Ways are entered only to code that no processor can write unnoticed, and
@@ -69,7 +69,7 @@ impl Links {
 /// Entries of the jump cache; a power of two.
 const SIZE: usize = 1 << 13;
 
-/// The jump cache: direct-mapped, by the keys of the cache's index ([`Kind::key`]).
+/// The jump cache: direct-mapped, by the keys of the cache's index (`Kind::key`).
 pub struct JumpCache(Box<[(u64, BlockRef); SIZE]>);
 
 const NO_JUMP: (u64, BlockRef) = (u64::MAX, BlockRef::NONE);
