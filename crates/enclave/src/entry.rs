@@ -12,7 +12,8 @@
 //! * A thread's state is in the enclave. An entry out of order leaves again at once, on
 //!   the host's stack, with nothing touched.
 //! * An exception is handled only while the state says that compiled code runs, i.e. not
-//!   between an entry and the switch of stacks; the handler has a stack of its own.
+//!   before stack, flags and relocations are as that code expects; the handler has a stack
+//!   of its own.
 //! * LFENCE stands between the checks of an entry and the code that relies on them.
 //! * All registers are cleared on leaving but RBX, RCX (where to leave to), RSP and RBP,
 //!   which the processor had kept for the host in the SSA frame.
@@ -76,13 +77,14 @@ global_asm!(
     "    lea rcx, [rbx - {DATA_TO_TCS}]",
     "    mov gs:[{THIS}], rcx",
     "    lea rsp, [rbx - {STACK_TO_TCS}]",
-    "    mov qword ptr gs:[{STATE}], {RUNNING}",
     "    mov r8, rdx",
     "    call 70f",
     "    lfence",
     "    cmp dword ptr [rip + 69f], 2",
     "    jne 30f",
-    "11: mov rdi, rsi",
+    // From here on compiled code runs, and its exceptions are handled.
+    "11: mov qword ptr gs:[{STATE}], {RUNNING}",
+    "    mov rdi, rsi",
     "    mov rsi, r8",
     "    xor ebp, ebp",
     "    call {called}",
@@ -113,10 +115,10 @@ global_asm!(
     "    jne 90b",
     "    mov gs:[{EXIT}], rcx",
     "    mov rsp, gs:[{STACK}]",
-    "    mov qword ptr gs:[{STATE}], {RUNNING}",
     "    mov r8, rdx",
     "    call 70f",
     "    lfence",
+    "    mov qword ptr gs:[{STATE}], {RUNNING}",
     "    pop r15",
     "    pop r14",
     "    pop r13",
