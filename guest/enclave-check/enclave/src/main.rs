@@ -96,6 +96,10 @@ impl Check for Checked {
         (0..times).map(|_| u32::from(OUTSIDE.nothing().is_ok())).sum()
     }
 
+    fn echo_by_host(&self, times: u32, data: &[u8]) -> u32 {
+        (0..times).map(|_| u32::from(OUTSIDE.echo(data).is_ok_and(|answer| answer == data))).sum()
+    }
+
     fn call_host_switchless(&self, times: u32) -> u32 {
         let outside = OutsideClient(Switchless);
         (0..times).map(|_| u32::from(outside.nothing().is_ok())).sum()

@@ -30,6 +30,9 @@ pub fn bench(files: &Files, rounds: u32) -> Result<(), String> {
     let done = check.call_host(rounds).map_err(|e| failed(&e))?;
     report("ocall, empty", done, start);
     let start = Instant::now();
+    let done = check.echo_by_host(rounds, &data).map_err(|e| failed(&e))?;
+    report("ocall, 4 KiB out and in", done, start);
+    let start = Instant::now();
     let done = check.call_host_switchless(rounds).map_err(|e| failed(&e))?;
     report("ocall without leaving, empty", done, start);
     Ok(())

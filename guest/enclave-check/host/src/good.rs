@@ -38,6 +38,7 @@ pub fn check(files: &Files) -> Result<(), String> {
     step("errors of the interface differ", check.divide(i64::MIN, -1) == Ok(Err(NoQuotient::Overflow)))?;
     step("a call to the host", check.ask("it") == Ok(Ok("it is answered".into())))?;
     step("its result has the type's limits", check.percentage() == Ok(Ok(42)))?;
+    step("4 KiB go to the host and come back", check.echo_by_host(10, &[7; 4096]) == Ok(10))?;
     step("calls without leaving, for which nobody waits", check.call_host_switchless(100) == Ok(100))?;
     switchless(files)?;
     step("calls in calls in calls", check.nest(2) == Ok(2))?;

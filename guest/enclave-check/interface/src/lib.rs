@@ -138,6 +138,8 @@ pub trait Check {
     fn stays(&self, data: &[u8]) -> bool;
     /// Whether all that the enclave keeps is as it was: its secret and its canaries.
     fn intact(&self) -> bool;
+    /// Has the host give back this data, `times` times; how often it did.
+    fn echo_by_host(&self, times: u32, data: &[u8]) -> u32;
 }
 
 /// What the enclave asks of its host.
@@ -151,4 +153,6 @@ pub trait Outside {
     fn nothing(&self);
     /// Calls the enclave's `nest` with this depth.
     fn nest(&self, depth: u32) -> u32;
+    /// Gives the data back.
+    fn echo(&self, data: &[u8]) -> Vec<u8>;
 }
