@@ -1,0 +1,66 @@
+//! Projects of `examples/`, built and run by the command as their users do.
+
+use super::{Scratch, kluis, output, text};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// One of the examples, and a folder of its user's.
+pub(crate) struct Example {
+    folder: PathBuf,
+    pub(crate) user: Scratch,
+}
+
+impl Example {
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+        Self { folder, user: Scratch::new() }
+    }
+
+    /// `kluis enclave` in the example's folder; the user's state is in their folder `state`.
+    pub(crate) fn enclave(&self, args: &[&str]) -> Command {
+        let mut command = kluis();
+        command
+            .current_dir(&self.folder)
+            .env("CARGO_TARGET_DIR", target())
+            .env("XDG_STATE_HOME", self.user.at("state"))
+            .env("XDG_RUNTIME_DIR", self.user.at(""))
+            .arg("enclave")
+            .args(args);
+        command
+    }
+
+    /// Runs it to its end, which is a good one; its output.
+    pub(crate) fn works(&self, args: &[&str]) -> Output {
+        let out = output(&mut self.enclave(args), b"");
+        assert_eq!(out.status.code(), Some(0), "{args:?}: {}{}", text(&out.stdout), text(&out.stderr));
+        out
+    }
+
+    /// Builds a program of the project that runs on the host, with what the host program
+    /// has in common with it; its file.
+    pub(crate) fn program(&self, package: &str) -> PathBuf {
+        let build = target().join("enclave-build");
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .current_dir(&self.folder)
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_BUILD_TARGET")
+            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+            .args(["build", "--release", "--locked", "--quiet", "--package", package])
+            .args(["--target", enclave_abi::build::TARGET, "--target-dir"])
+            .arg(&build);
+        let out = output(&mut command, b"");
+        assert!(out.status.success(), "{package}: {}", text(&out.stderr));
+        build.join(enclave_abi::build::TARGET).join("release").join(package)
+    }
+
+    /// Folder of what `kluis enclave build` makes.
+    pub(crate) fn built(&self) -> PathBuf {
+        target().join("enclave")
+    }
+}
+
+/// Where all examples are built: what they have in common once.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples")
+}
