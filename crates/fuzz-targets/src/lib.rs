@@ -11,6 +11,7 @@
 //! * [`network`]: frames at the NAT
 //! * [`share`]: FUSE requests on a shared folder
 //! * [`enclave`]: programs, streams and signatures of enclaves
+//! * [`store`]: an enclave's store, crashes, and who keeps its files
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
 //! * [`input`], [`mutate`]: reading and making inputs
@@ -24,6 +25,7 @@ pub mod input;
 pub mod mutate;
 pub mod network;
 pub mod share;
+pub mod store;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -86,6 +88,13 @@ pub const TARGETS: &[Target] = &[
         seeds: enclave::files,
         cases: 4000,
         max_len: 4096,
+    },
+    Target {
+        name: "enclave_store",
+        run: store::enclave_store,
+        seeds: store::seeds,
+        cases: 3000,
+        max_len: 256,
     },
     Target { name: "device_serial", ..device::SMALL[0] },
     Target { name: "device_rtc", ..device::SMALL[1] },

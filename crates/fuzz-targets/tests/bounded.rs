@@ -92,7 +92,7 @@ macro_rules! bounded {
 
 bounded! {
     code_bytes kernel_image multiboot_image deb_image disk_overlay agent_frames snapshot_state
-    enclave_files device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
+    enclave_files enclave_store device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
     device_virtio_vsock device_virtio_net network share_requests
 }
@@ -128,5 +128,9 @@ fn seeds_reach_the_far_end() {
     for (i, requests) in fuzz_targets::share::seeds().iter().enumerate() {
         let answered = fuzz_targets::share::run(requests);
         assert!(answered > 8, "requests {i}: {answered} succeeded");
+    }
+    for (i, course) in fuzz_targets::store::seeds().iter().enumerate() {
+        let committed = fuzz_targets::store::run(course);
+        assert!(committed >= 2, "course {i}: {committed} commits");
     }
 }
