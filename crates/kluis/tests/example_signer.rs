@@ -24,11 +24,11 @@ impl Signed {
         let example = Example::new("signer");
         std::fs::create_dir(example.user.path("keys")).unwrap();
         for machine in [HOME, ELSEWHERE] {
-            // a key for development, which would otherwise be made
+            // a key for development, which it would take its time to make
             let state = example.user.path(machine).join("kluis");
             std::fs::create_dir_all(&state).unwrap();
             let key = state.join("enclave-development.pem");
-            std::fs::copy(signer("one"), &key).unwrap();
+            std::fs::copy(signer("other"), &key).unwrap();
             std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         Self { example }
