@@ -7,8 +7,15 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// The crates that enclaves and their hosts are built with.
-const CRATES: [&str; 6] =
-    ["enclave", "enclave-abi", "enclave-host", "enclave-interface", "enclave-macros", "sgx-abi"];
+const CRATES: [&str; 7] = [
+    "enclave",
+    "enclave-abi",
+    "enclave-host",
+    "enclave-interface",
+    "enclave-macros",
+    "enclave-store",
+    "sgx-abi",
+];
 
 fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
