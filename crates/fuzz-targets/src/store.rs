@@ -1,5 +1,5 @@
 //! A script of what an enclave, a crash and the keeper of its files do to
-//! [`enclave_store`].
+//! [`enclave_store()`].
 
 use crate::input::Input;
 use enclave_store::testing::{Contents, Ledger, Memory};
