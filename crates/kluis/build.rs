@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// The crates that enclaves and their hosts are built with.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "enclave",
     "enclave-abi",
     "enclave-host",
     "enclave-interface",
     "enclave-macros",
     "enclave-store",
+    "enclave-transport",
     "sgx-abi",
 ];
 

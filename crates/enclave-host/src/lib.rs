@@ -16,7 +16,7 @@
 //! * [`Enclave`]: an enclave and its threads
 //! * [`Files`]: the two files that an enclave is
 //! * [`Error`]: all that can go wrong, faults inside included
-//! * [`frame`]: requests and responses over a stream, for hosts that serve others
+//! * [`transport`]: requests and responses, for hosts that serve others
 //! * [`driver`], [`vdso`]: what the kernel offers, for programs with needs of their own
 //!
 //! The enclave decides what it believes of its host; a host, in turn, decodes what an
@@ -27,7 +27,6 @@ pub mod driver;
 mod enclave;
 mod error;
 mod files;
-pub mod frame;
 mod mailbox;
 mod park;
 mod thread;
@@ -35,5 +34,6 @@ pub mod vdso;
 
 pub use enclave::{Enclave, Options};
 pub use enclave_interface as interface;
+pub use enclave_transport as transport;
 pub use error::{Error, Fault, LoadError};
 pub use files::Files;

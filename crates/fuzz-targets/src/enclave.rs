@@ -1,9 +1,12 @@
-//! Files of enclaves, of anybody's making: [`enclave_image`].
+//! Files of enclaves, of anybody's making: [`enclave_image`]. Messages of their clients, and
+//! of those who pretend to be servers: [`enclave_transport`].
 
 use enclave_abi::Settings;
 use enclave_image::elf::Program;
 use enclave_image::sgxs::Enclave;
 use enclave_image::{Config, PublicKey, SigningKey, inspect, layout, sigstruct, testing};
+use enclave_interface::{Deserialize, Serialize, interface};
+use enclave_transport::frame;
 
 /// A file as each of the three that an enclave is made from and made of, and as a key.
 pub fn enclave_files(data: &[u8]) {
@@ -57,4 +60,85 @@ pub fn files() -> Vec<Vec<u8>> {
     });
     let digest = Config::default().statement([7; 32], 0x2026_0131).digest().to_vec();
     [Some(program), stream, Some(digest)].into_iter().flatten().collect()
+}
+
+/// An interface with arguments of all kinds.
+#[interface]
+trait Talk {
+    fn bytes(&self, of: &[u8]) -> Vec<u8>;
+    fn many(&self, of: Vec<(String, Option<i64>)>) -> u64;
+    fn either(&self, which: Which, times: u16) -> Result<Vec<Which>, String>;
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(crate = "enclave_interface::serde")]
+enum Which {
+    One,
+    Other { name: String, code: [u8; 4] },
+}
+
+struct Talker;
+
+impl Talk for Talker {
+    fn bytes(&self, of: &[u8]) -> Vec<u8> {
+        of.to_vec()
+    }
+
+    fn many(&self, of: Vec<(String, Option<i64>)>) -> u64 {
+        of.iter().map(|(name, number)| name.len() as u64 + u64::from(number.is_some())).sum()
+    }
+
+    fn either(&self, which: Which, times: u16) -> Result<Vec<Which>, String> {
+        match which {
+            Which::One => Err("one".into()),
+            Which::Other { .. } => Ok(vec![which; usize::from(times)]),
+        }
+    }
+}
+
+/// A stream that says this, at a server and at a client.
+pub fn enclave_messages(data: &[u8]) {
+    talk(data);
+}
+
+/// Messages beyond this are refused.
+const LIMIT: usize = 1000;
+
+/// The same; how many requests were answered, and responses read.
+pub fn talk(data: &[u8]) -> usize {
+    let mut stream = data;
+    let mut good = 0;
+    while let Ok(Some(frame)) = frame::read(&mut stream, LIMIT) {
+        assert!(frame.len() <= LIMIT);
+        if let Some((function, arguments)) = frame::of_request(&frame) {
+            assert_eq!(frame::request(function, arguments), frame);
+            let result = Talker.dispatch(function, arguments);
+            good += usize::from(result.is_ok());
+            let response = frame::response(result.clone());
+            assert_eq!(frame::of_response(&response).map(|r| r.map(<[u8]>::to_vec)), Some(result));
+        }
+        if let Some(result) = frame::of_response(&frame) {
+            assert_eq!(frame::response(result.map(<[u8]>::to_vec)), frame);
+            good += usize::from(result.is_ok());
+        }
+    }
+    good
+}
+
+/// Three requests and three responses, in five frames.
+pub fn messages() -> Vec<Vec<u8>> {
+    let frames = [
+        &[0u8, 0, 0, 0, 3, 1, 2, 3][..],
+        &[1, 0, 0, 0, 1, 2, b'h', b'i', 1, 5],
+        &[2, 0, 0, 0, 1, 1, b'x', 1, 2, 3, 4, 2],
+        &[0, 1, 2],
+        &[0],
+    ];
+    let mut stream = Vec::new();
+    // as the first begins with 0, it is a response as well
+    for frame in frames {
+        stream.extend((frame.len() as u32).to_le_bytes());
+        stream.extend(frame);
+    }
+    vec![stream]
 }

@@ -10,7 +10,7 @@
 //! * [`device`]: register accesses, rings and host events on devices
 //! * [`network`]: frames at the NAT
 //! * [`share`]: FUSE requests on a shared folder
-//! * [`enclave`]: programs, streams and signatures of enclaves
+//! * [`enclave`]: programs, streams and signatures of enclaves, messages of their clients
 //! * [`store`]: an enclave's store, crashes, and who keeps its files
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
@@ -95,6 +95,13 @@ pub const TARGETS: &[Target] = &[
         seeds: store::seeds,
         cases: 3000,
         max_len: 256,
+    },
+    Target {
+        name: "enclave_messages",
+        run: enclave::enclave_messages,
+        seeds: enclave::messages,
+        cases: 20_000,
+        max_len: 512,
     },
     Target { name: "device_serial", ..device::SMALL[0] },
     Target { name: "device_rtc", ..device::SMALL[1] },

@@ -92,7 +92,7 @@ macro_rules! bounded {
 
 bounded! {
     code_bytes kernel_image multiboot_image deb_image disk_overlay agent_frames snapshot_state
-    enclave_files enclave_store device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
+    enclave_files enclave_messages enclave_store device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
     device_virtio_vsock device_virtio_net network share_requests
 }
@@ -109,6 +109,9 @@ fn seeds_reach_the_far_end() {
     for (i, package) in fuzz_targets::files::packages().iter().enumerate() {
         let packed = image::fuzz_package(package);
         assert!(packed.is_ok(), "package {i}: {packed:?}");
+    }
+    for (i, talk) in fuzz_targets::enclave::messages().iter().enumerate() {
+        assert_eq!(fuzz_targets::enclave::talk(talk), 6, "talk {i}");
     }
     for (i, code) in fuzz_targets::code::seeds().iter().enumerate() {
         assert!(fuzz_targets::code::run(code) > 8, "code {i}");

@@ -77,7 +77,8 @@ enclaves. Options are those of `kluis run`; streams and the exit code are the pr
 Examples:
   kluis enclave run
   kluis enclave run --size Standard_DC2s_v3 -- --name Ada
-  kluis enclave run --share data:/data --publish 8080:8080";
+  kluis enclave run --share data:/data --publish 7000:7000
+  kluis enclave run --vsock-listen 7000=/tmp/office -- vsock:7000";
 
 const TEST_HELP: &str = "\
 Builds the enclaves with their #[enclave_test]s, and runs each of these in an enclave, in a
