@@ -10,6 +10,7 @@ use std::{env, fs, io};
 const CRATES: [&str; 8] = [
     "enclave",
     "enclave-abi",
+    "enclave-channel",
     "enclave-host",
     "enclave-interface",
     "enclave-macros",
