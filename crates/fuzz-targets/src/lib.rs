@@ -12,11 +12,13 @@
 //! * [`share`]: FUSE requests on a shared folder
 //! * [`enclave`]: programs, streams and signatures of enclaves, messages of their clients
 //! * [`store`]: an enclave's store, crashes, and who keeps its files
+//! * [`attestation`]: quotes, certificates and collateral, judged by another verifier
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
 //! * [`input`], [`mutate`]: reading and making inputs
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 pub mod code;
 pub mod device;
 pub mod enclave;
@@ -126,6 +128,34 @@ pub const TARGETS: &[Target] = &[
         seeds: share::seeds,
         cases: 3000,
         max_len: 512,
+    },
+    Target {
+        name: "dcap_quote",
+        run: attestation::dcap_quote,
+        seeds: attestation::quotes,
+        cases: 20_000,
+        max_len: 6000,
+    },
+    Target {
+        name: "dcap_pki",
+        run: attestation::dcap_pki,
+        seeds: attestation::certificates,
+        cases: 20_000,
+        max_len: 2000,
+    },
+    Target {
+        name: "dcap_documents",
+        run: attestation::dcap_documents,
+        seeds: attestation::documents,
+        cases: 4000,
+        max_len: 2000,
+    },
+    Target {
+        name: "dcap_bundle",
+        run: attestation::dcap_bundle,
+        seeds: attestation::changes,
+        cases: 600,
+        max_len: 15,
     },
 ];
 

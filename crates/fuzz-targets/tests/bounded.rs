@@ -94,7 +94,8 @@ bounded! {
     code_bytes kernel_image multiboot_image deb_image disk_overlay agent_frames snapshot_state
     enclave_files enclave_messages enclave_store device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
-    device_virtio_vsock device_virtio_net network share_requests
+    device_virtio_vsock device_virtio_net network share_requests dcap_quote dcap_pki dcap_documents
+    dcap_bundle
 }
 
 /// A fuzzer that never gets past the first check finds nothing.
@@ -127,6 +128,12 @@ fn seeds_reach_the_far_end() {
         // the host's request; the answers to the guest's; what it said, and the end
         let completed = fuzz_targets::device::sockets::run(talk);
         assert!(completed >= 5, "talk {i}: {completed} chains");
+    }
+    for (i, quote) in fuzz_targets::attestation::quotes().iter().enumerate() {
+        assert!(dcap::Quote::parse(quote).is_ok(), "quote {i}");
+    }
+    for (i, changes) in fuzz_targets::attestation::changes().iter().enumerate() {
+        assert!(fuzz_targets::attestation::verdicts(changes), "changes {i}");
     }
     for (i, requests) in fuzz_targets::share::seeds().iter().enumerate() {
         let answered = fuzz_targets::share::run(requests);
