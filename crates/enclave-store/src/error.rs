@@ -30,6 +30,11 @@ pub enum Error<S, C> {
         /// Commits that were counted.
         counter: u64,
     },
+    /// The files are of another copy, which went on by itself: its last commit was not counted.
+    Forked {
+        /// Commits, of the files and of the counter.
+        number: u64,
+    },
     /// A key, or a commit, exceeds the [`Limits`](crate::Limits).
     TooLarge,
     /// There would be more keys than the [`Limits`](crate::Limits) allow.
@@ -82,6 +87,11 @@ impl<S: fmt::Display, C: fmt::Display> fmt::Display for Error<S, C> {
             Self::NotCounted { store, counter } => write!(
                 f,
                 "the store has {store} commits, {counter} were counted: ask the counter that belongs to it"
+            ),
+            Self::Forked { number } => write!(
+                f,
+                "the store is a copy that went on by itself: its commit {number} is not the one that was counted; \
+                 find the store of that one"
             ),
             Self::TooLarge => {
                 f.write_str("a key or commit exceeds the store's limits: raise them, or split it")

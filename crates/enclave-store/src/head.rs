@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cipher::{Cipher, OVERHEAD, TAG};
-use crate::{File, StoreId};
+use crate::{Counted, File, StoreId};
 
 const KIND: &[u8] = b"enclave-store 1, head of ";
 
@@ -40,6 +40,11 @@ impl Head {
     pub(crate) fn open(cipher: &Cipher, name: &[u8], sealed: &[u8]) -> Option<Self> {
         let plain = cipher.open(&[KIND, name].concat(), sealed)?;
         Self::read_from_bytes(&plain).ok()
+    }
+
+    /// What a counter is told of it.
+    pub(crate) fn counted(&self) -> Counted {
+        Counted { number: self.commits, state: Sha256::digest(self.as_bytes()).into() }
     }
 
     /// The log's file.

@@ -21,7 +21,8 @@
 //! files of another time or another store.
 //!
 //! **Except one thing.** All files together as they were at an earlier time are a store as
-//! good as the present one. To see that takes a number that the keeper cannot turn back: a
+//! good as the present one; so are two copies that went on from one state, each its own way.
+//! To see that takes a number that the keeper cannot turn back, and which state it is of: a
 //! [`Counter`]. With [`NoCounter`] a store that is opened may be an old one.
 //!
 //! # Files
@@ -37,7 +38,7 @@
 //! the log is dead than alive, what is alive is written to the other one.
 //!
 //! Every record is sealed by AES-256-GCM with a random nonce, for its place in this log of
-//! this store. One key is good for 2³² records.
+//! this store; so are the heads. One key is good for 2³² of both: two heads for each commit.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -102,6 +103,18 @@ pub trait Storage {
     fn truncate(&self, file: File, len: u64) -> Result<(), Self::Error>;
 }
 
+/// What a counter has of a store.
+///
+/// The number alone would not do: of two copies that go on from one state, the one whose
+/// commit is not counted has that number on its disk all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Commits.
+    pub number: u64,
+    /// The state that the last of them has made, by its hash; zeros if there was none.
+    pub state: [u8; 32],
+}
+
 /// Numbers that the keeper of the files cannot turn back: of a party elsewhere, or of
 /// hardware. It is up to the implementation that the answers come from there, and are of
 /// now.
@@ -109,11 +122,11 @@ pub trait Counter {
     /// Why there is no answer.
     type Error;
 
-    /// The number of a store, 0 at first; `None` if nobody counts.
-    fn current(&self, store: &StoreId) -> Result<Option<u64>, Self::Error>;
-    /// Raises it to `to`, if it is `to - 1`; otherwise fails: somebody else has raised it,
-    /// and there are two stores of one past.
-    fn advance(&self, store: &StoreId, to: u64) -> Result<(), Self::Error>;
+    /// What was counted of a store last, the default if nothing was; `None` if nobody counts.
+    fn current(&self, store: &StoreId) -> Result<Option<Counted>, Self::Error>;
+    /// Counts on to `to`, if the number is one less; otherwise fails: somebody else has
+    /// counted, and there are two stores of one past.
+    fn advance(&self, store: &StoreId, to: &Counted) -> Result<(), Self::Error>;
 }
 
 /// Nobody counts: an old state is taken for the present one.
@@ -123,11 +136,11 @@ pub struct NoCounter;
 impl Counter for NoCounter {
     type Error = core::convert::Infallible;
 
-    fn current(&self, _store: &StoreId) -> Result<Option<u64>, Self::Error> {
+    fn current(&self, _store: &StoreId) -> Result<Option<Counted>, Self::Error> {
         Ok(None)
     }
 
-    fn advance(&self, _store: &StoreId, _to: u64) -> Result<(), Self::Error> {
+    fn advance(&self, _store: &StoreId, _to: &Counted) -> Result<(), Self::Error> {
         Ok(())
     }
 }
@@ -155,11 +168,11 @@ impl<S: Storage + ?Sized> Storage for &S {
 impl<C: Counter + ?Sized> Counter for &C {
     type Error = C::Error;
 
-    fn current(&self, store: &StoreId) -> Result<Option<u64>, C::Error> {
+    fn current(&self, store: &StoreId) -> Result<Option<Counted>, C::Error> {
         (**self).current(store)
     }
 
-    fn advance(&self, store: &StoreId, to: u64) -> Result<(), C::Error> {
+    fn advance(&self, store: &StoreId, to: &Counted) -> Result<(), C::Error> {
         (**self).advance(store, to)
     }
 }

@@ -96,7 +96,8 @@ impl<S: Storage, C: Counter> Store<S, C> {
     ///
     /// # Errors
     /// [`Error::Missing`]; [`Error::Damaged`] if the files are not those of one state of the
-    /// store; [`Error::RolledBack`] if that state is not the one that was counted.
+    /// store; [`Error::RolledBack`], [`Error::Forked`] and [`Error::NotCounted`] if that state
+    /// is not the one that was counted; those of storage and counter.
     pub fn open(storage: S, counter: C, key: Key, name: &[u8], limits: Limits) -> Result<Self, S, C> {
         let mut store = Self::new(storage, counter, key, name, limits, Head::new([0; 16]));
         store.read_heads()?;
@@ -154,8 +155,8 @@ impl<S: Storage, C: Counter> Store<S, C> {
     ///
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::Full`], with nothing changed. After those of storage
-    /// and counter the changes may have been made or not, and the store is
-    /// [`Error::Broken`]: open it again.
+    /// and counter, and [`Error::Damaged`] while the log is written anew, the changes may have
+    /// been made or not, and the store is [`Error::Broken`]: open it again.
     pub fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), S, C> {
         if self.broken {
             return Err(Error::Broken);
@@ -222,7 +223,12 @@ impl<S: Storage, C: Counter> Store<S, C> {
     fn advance(&mut self, head: Head) -> Result<(), S, C> {
         self.head = Head { commits: self.head.commits + 1, ..head };
         self.write_heads()?;
-        self.counter.advance(&self.head.id, self.head.commits).map_err(Error::Counter)
+        self.count()
+    }
+
+    /// Has the present state counted.
+    fn count(&self) -> Result<(), S, C> {
+        self.counter.advance(&self.head.id, &self.head.counted()).map_err(Error::Counter)
     }
 
     fn write_heads(&self) -> Result<(), S, C> {
@@ -268,16 +274,16 @@ impl<S: Storage, C: Counter> Store<S, C> {
 
     /// Compares with what was counted.
     fn check_counter(&self) -> Result<(), S, C> {
-        let store = self.head.commits;
-        match self.counter.current(&self.head.id).map_err(Error::Counter)? {
-            None => Ok(()),
-            Some(counter) if counter == store => Ok(()),
-            // a crash just before it would have been
-            Some(counter) if Some(store) == counter.checked_add(1) => {
-                self.counter.advance(&self.head.id, store).map_err(Error::Counter)
-            }
-            Some(counter) if counter > store => Err(Error::RolledBack { store, counter }),
-            Some(counter) => Err(Error::NotCounted { store, counter }),
+        let Some(last) = self.counter.current(&self.head.id).map_err(Error::Counter)? else { return Ok(()) };
+        let (here, counter, store) = (self.head.counted(), last.number, self.head.commits);
+        match store.checked_sub(counter) {
+            // of the first state there is but one
+            Some(0) if last == here || store == 0 => Ok(()),
+            Some(0) => Err(Error::Forked { number: store }),
+            // a crash just before it would have been; what it was made from had been
+            Some(1) => self.count(),
+            Some(_) => Err(Error::NotCounted { store, counter }),
+            None => Err(Error::RolledBack { store, counter }),
         }
     }
 

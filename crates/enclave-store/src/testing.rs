@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
-use crate::{Counter, File, Storage, StoreId};
+use crate::{Counted, Counter, File, Storage, StoreId};
 
 /// What a crashed storage or counter answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Storage for Memory {
 /// A counter that nobody turns back, of one store.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    number: Cell<u64>,
+    last: Cell<Counted>,
     silent: Cell<bool>,
 }
 
@@ -108,9 +108,9 @@ impl Ledger {
         Self::default()
     }
 
-    /// What was counted.
+    /// Commits that were counted.
     pub fn number(&self) -> u64 {
-        self.number.get()
+        self.last.get().number
     }
 
     /// Lets it not answer, or answer again.
@@ -122,15 +122,15 @@ impl Ledger {
 impl Counter for Ledger {
     type Error = Crashed;
 
-    fn current(&self, _store: &StoreId) -> Result<Option<u64>, Crashed> {
-        if self.silent.get() { Err(Crashed) } else { Ok(Some(self.number.get())) }
+    fn current(&self, _store: &StoreId) -> Result<Option<Counted>, Crashed> {
+        if self.silent.get() { Err(Crashed) } else { Ok(Some(self.last.get())) }
     }
 
-    fn advance(&self, _store: &StoreId, to: u64) -> Result<(), Crashed> {
-        if self.silent.get() || self.number.get().checked_add(1) != Some(to) {
+    fn advance(&self, _store: &StoreId, to: &Counted) -> Result<(), Crashed> {
+        if self.silent.get() || self.number().checked_add(1) != Some(to.number) {
             return Err(Crashed);
         }
-        self.number.set(to);
+        self.last.set(*to);
         Ok(())
     }
 }

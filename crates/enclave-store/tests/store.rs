@@ -338,8 +338,11 @@ fn a_counter_finds_old_states_and_forks() {
     let old = Memory::with(files.contents());
     let mut fork = open(&old, &ledger).unwrap();
     store.put(b"a", b"2").unwrap();
-    // two of one past: the second cannot commit
+    // two of one past: the second cannot commit, and what it has left is not taken either,
+    // though it has as many commits as were counted
     assert_eq!(fork.put(b"a", b"3"), Err(Error::Counter(Crashed)));
+    assert_eq!(open(&old, &ledger).err(), Some(Error::Forked { number: 2 }));
+    assert!(open(&files, &ledger).is_ok());
     let old = Memory::with(history().0[1].clone());
     assert_eq!(open(&old, &ledger).err(), Some(Error::RolledBack { store: 1, counter: 2 }));
     // who does not count cannot know
