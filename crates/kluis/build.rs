@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// The crates that enclaves and their hosts are built with.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "enclave",
     "enclave-abi",
     "enclave-channel",
