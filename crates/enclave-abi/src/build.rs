@@ -41,8 +41,8 @@ pub const FLAGS: &[&str] = &[
     "-Clink-arg=-Wl,-e,enclave_entry,-z,noexecstack,-z,separate-code,--build-id=none,--gc-sections",
 ];
 
-/// `--cfg` that is added where an enclave is built for its tests: functions with
-/// `#[enclave_test]` exist only then.
+/// `--cfg` that is added for an enclave's program where it is built for its tests: functions
+/// with `#[enclave_test]` exist only then. What it is linked with is built without.
 pub const TEST_CFG: &str = "enclave_test";
 
 /// Name of the section with the [`crate::Layout`].

@@ -61,8 +61,8 @@ pub use abort::panicked;
 #[doc(hidden)]
 pub use alloc::format;
 pub use enclave_interface as interface;
-/// Marks a function as a test that runs inside an enclave, where
-/// `kluis enclave test` builds one. `#[enclave_test(should_panic)]` expects a panic.
+/// Marks a function of the enclave's package as a test that runs inside, where
+/// `kluis enclave test` builds it so. `#[enclave_test(should_panic)]` expects a panic.
 pub use enclave_macros::enclave_test;
 pub use sgx_abi;
 pub use thread::thread_number;
@@ -86,6 +86,25 @@ macro_rules! serve {
             arguments: &[u8],
         ) -> ::core::result::Result<$crate::interface::wire::Vec<u8>, $crate::interface::DispatchError> {
             <_ as $interface>::dispatch(&$server, function, arguments)
+        }
+
+        #[cfg(not(enclave_test))]
+        #[unsafe(no_mangle)]
+        extern "Rust" fn enclave_test_list() -> &'static [$crate::test::Test] {
+            &[]
+        }
+
+        #[cfg(enclave_test)]
+        #[unsafe(no_mangle)]
+        extern "Rust" fn enclave_test_list() -> &'static [$crate::test::Test] {
+            unsafe extern "C" {
+                static __start_enclave_tests: $crate::test::Test;
+                static __stop_enclave_tests: $crate::test::Test;
+            }
+            let (start, end) = (&raw const __start_enclave_tests, &raw const __stop_enclave_tests);
+            // SAFETY: the linker's names for both ends of the section that the attribute
+            // fills, and nothing else does.
+            unsafe { ::core::slice::from_raw_parts(start, end.offset_from(start) as usize) }
         }
     };
 }

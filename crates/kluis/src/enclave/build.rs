@@ -42,7 +42,7 @@ pub(super) struct Built {
     /// The program with its symbols.
     pub(super) program: PathBuf,
     mrenclave: String,
-    mrsigner: String,
+    pub(super) mrsigner: String,
     /// Whether that is the key for development.
     development: bool,
     product: u16,
@@ -107,19 +107,20 @@ pub(super) fn enclaves(project: &Project, args: &BuildArgs, purpose: Purpose) ->
         Purpose::Test => project.test_output(),
     };
     let key = keys::development()?;
-    let mut flags: Vec<OsString> = FLAGS.iter().map(Into::into).collect();
-    if purpose == Purpose::Test {
-        flags.extend(["--cfg".into(), TEST_CFG.into()]);
-    }
-    flags.extend(remapped(project));
-    let mut cargo = build(project, args, &flags);
-    for setting in PROFILE {
-        cargo.args(["--config", setting]);
-    }
+    let flags: Vec<OsString> = FLAGS.iter().map(Into::into).chain(remapped(project)).collect();
     for enclave in &project.enclaves {
-        cargo.args(["--package", &enclave.package]);
+        // the same dependencies for both purposes: only the program is another
+        let (command, own): (_, &[&str]) = match purpose {
+            Purpose::Use => ("build", &[]),
+            Purpose::Test => ("rustc", &["--", "--cfg", TEST_CFG]),
+        };
+        let mut cargo = cargo(command, project, args, &flags);
+        for setting in PROFILE {
+            cargo.args(["--config", setting]);
+        }
+        cargo.args(["--package", &enclave.package, "--bin", &enclave.name]).args(own);
+        done(cargo)?;
     }
-    done(cargo)?;
     fs::create_dir_all(&output).map_err(|e| cannot("make", &output, &e))?;
     project
         .enclaves
@@ -216,6 +217,11 @@ pub(super) const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// `cargo build` in a project with these flags and no others.
 pub(super) fn build(project: &Project, args: &BuildArgs, flags: &[OsString]) -> Command {
+    cargo("build", project, args, flags)
+}
+
+/// The same with another command of cargo's.
+fn cargo(command: &str, project: &Project, args: &BuildArgs, flags: &[OsString]) -> Command {
     let mut cargo = project::cargo();
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -227,7 +233,7 @@ pub(super) fn build(project: &Project, args: &BuildArgs, flags: &[OsString]) -> 
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\u{1f}")));
     cargo.current_dir(&project.root);
-    cargo.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(project.cargo_target());
+    cargo.args([command, "--release", "--target", TARGET, "--target-dir"]).arg(project.cargo_target());
     if args.offline {
         cargo.arg("--offline");
     }
