@@ -1,6 +1,8 @@
 //! Projects of `examples/`, built and run by the command as their users do.
 
 use super::{Scratch, kluis, output, text};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -13,7 +15,14 @@ pub(crate) struct Example {
 impl Example {
     pub(crate) fn new(name: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
-        Self { folder, user: Scratch::new() }
+        let user = Scratch::new();
+        // a key for development, which the command would take its time to make
+        let state = user.path("state/kluis");
+        std::fs::create_dir_all(&state).unwrap();
+        let key = state.join("enclave-development.pem");
+        std::fs::copy(signer("one"), &key).unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        Self { folder, user }
     }
 
     /// `kluis enclave` in the example's folder; the user's state is in their folder `state`.
@@ -58,6 +67,11 @@ impl Example {
     pub(crate) fn built(&self) -> PathBuf {
         target().join("enclave")
     }
+}
+
+/// The file of a signer's key, for tests alone: everybody has it.
+pub(crate) fn signer(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/enclave-keys").join(name).with_extension("pem")
 }
 
 /// Where all examples are built: what they have in common once.

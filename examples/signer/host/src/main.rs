@@ -37,7 +37,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
                 return Err(format!("{} is a key already", file.display()).into());
             }
             let key = SignerClient(&load()?).create(policy)?;
-            fs::write(folder.join("key.pub"), key.public)?;
+            replace(&folder.join("key.pub"), &key.public)?;
             replace(&file, &key.sealed)?;
             Ok(true)
         }
@@ -58,8 +58,8 @@ fn sign(enclave: &Enclave, folder: &Path) -> Result<bool, Box<dyn Error>> {
             Ok(signed) => {
                 // the order counts from when the new state is there: it is written last
                 let number = signed.order.split([' ', ':']).nth(1).ok_or("the order has no number")?;
-                fs::write(folder.join(format!("order-{number}")), &signed.order)?;
-                fs::write(folder.join(format!("order-{number}.sig")), &signed.signature)?;
+                replace(&folder.join(format!("order-{number}.sig")), &signed.signature)?;
+                replace(&folder.join(format!("order-{number}")), signed.order.as_bytes())?;
                 replace(&file, &signed.sealed)?;
                 print!("signed {}", signed.order);
                 sealed = signed.sealed;
@@ -75,7 +75,8 @@ fn sign(enclave: &Enclave, folder: &Path) -> Result<bool, Box<dyn Error>> {
 
 /// Writes a file so that after a crash it is the old one or the new one.
 fn replace(file: &Path, content: &[u8]) -> std::io::Result<()> {
-    let new = file.with_extension("new");
+    let mut new = file.as_os_str().to_owned();
+    new.push(".new");
     let mut out = fs::File::create(&new)?;
     out.write_all(content)?;
     out.sync_all()?;
