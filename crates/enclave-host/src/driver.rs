@@ -4,9 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 
-use sgx_abi::{PAGE_SIZE, PageType, Secinfo, SecinfoFlags, Secs, Sigstruct, Status};
+use sgx_abi::{AttributeFlags, PAGE_SIZE, PageType, Secinfo, SecinfoFlags, Secs, Sigstruct, Status};
 
-use crate::LoadError;
+use crate::{Files, LoadError, diagnosis};
 
 const DEVICE: &str = "/dev/sgx_enclave";
 const PROVISION_DEVICE: &str = "/dev/sgx_provision";
@@ -71,6 +71,43 @@ pub struct Driver {
 }
 
 impl Driver {
+    /// All of it: makes, initialises and maps the enclave of these files, to be called by
+    /// whoever knows how; [`crate::Enclave`] does.
+    ///
+    /// # Errors
+    /// The kernel or the processor refuses it.
+    pub fn load(files: &Files) -> Result<Self, LoadError> {
+        let parts = &files.0;
+        let attributes = parts.sigstruct.attributes;
+        let driver = Self::create(&Secs {
+            size: parts.size,
+            ssaframesize: parts.ssa_frame_pages,
+            miscselect: parts.sigstruct.miscselect,
+            attributes,
+            ..Secs::default()
+        })?;
+        if attributes.flags.contains(AttributeFlags::PROVISIONKEY) {
+            driver.provision()?;
+        }
+        for run in &parts.runs {
+            driver.add(run.offset, run.len, run.flags, run.measured, run.data.as_deref())?;
+        }
+        driver.init(&parts.sigstruct).map_err(|error| match error {
+            // that the processor has refused is all that the driver says
+            LoadError::InitRefused(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                LoadError::Init(diagnosis::of_refusal(parts))
+            }
+            error => error,
+        })?;
+        for run in &parts.runs {
+            driver.map(run.offset, run.len, run.flags)?;
+        }
+        if let Some((start, len)) = parts.growth().filter(|_| has_sgx2()) {
+            driver.map(start, len, SecinfoFlags::new(PageType::Reg, SecinfoFlags::R | SecinfoFlags::W))?;
+        }
+        Ok(driver)
+    }
+
     /// ECREATE: an enclave of these properties, at an address that is found for it.
     ///
     /// # Errors

@@ -6,12 +6,11 @@ use std::time::SystemTime;
 
 use enclave_abi::call::{Configuration, function};
 use enclave_interface::{Caller, DispatchError};
-use sgx_abi::{AttributeFlags, PageType, SecinfoFlags, Secs};
+use sgx_abi::AttributeFlags;
 use zerocopy::IntoBytes;
 
-use crate::diagnosis;
 use crate::driver::{self, Driver};
-use crate::files::{Files, Parts};
+use crate::files::Files;
 use crate::mailbox::{self, Mailboxes};
 use crate::park::Park;
 use crate::thread::{Left, Thread};
@@ -24,6 +23,7 @@ type Ocalls = dyn Fn(u32, &[u8]) -> Result<Vec<u8>, DispatchError> + Send + Sync
 pub struct Options {
     message_limit: usize,
     allow_debug: bool,
+    signer: Option<[u8; 32]>,
     ocalls: Box<Ocalls>,
     switchless: usize,
     print: Box<dyn Fn(&str) + Send + Sync>,
@@ -37,12 +37,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Production enclaves only; messages of up to 1 MiB; no functions for the enclave to
+    /// Production enclaves only, of any signer; messages of up to 1 MiB; no functions for the enclave to
     /// call; an enclave that is lost with the EPC is not loaded again.
     pub fn new() -> Self {
         Self {
             message_limit: 1 << 20,
             allow_debug: false,
+            signer: None,
             ocalls: Box::new(|_, _| Err(DispatchError::NoFunction)),
             switchless: 0,
             print: Box::new(|text| println!("{text}")),
@@ -59,6 +60,14 @@ impl Options {
     /// Loads debug enclaves too, from which a debugger reads every secret.
     pub fn allow_debug(mut self, allow: bool) -> Self {
         self.allow_debug = allow;
+        self
+    }
+
+    /// Loads enclaves of this signer alone (MRSIGNER, as `kluis enclave inspect` tells it). It
+    /// keeps a program from calling what it was not made for; what an enclave is, whoever
+    /// trusts it learns from its report or quote.
+    pub fn signer(mut self, mrsigner: [u8; 32]) -> Self {
+        self.signer = Some(mrsigner);
         self
     }
 
@@ -173,10 +182,16 @@ impl Enclave {
     /// Loads and initialises an enclave.
     ///
     /// # Errors
-    /// Kernel or processor refuse it, or it does not take its first call.
+    /// It is a debug enclave or another signer's, and that is not allowed; kernel or processor
+    /// refuse it; or it does not take its first call.
     pub fn load(files: Files, options: Options) -> Result<Self, LoadError> {
+        if let Some(expected) = options.signer
+            && files.mrsigner() != expected
+        {
+            return Err(LoadError::Signer { found: files.mrsigner(), expected });
+        }
         let options = Arc::new(options);
-        let loaded = Loaded::new(&files.0, &options)?;
+        let loaded = Loaded::new(&files, &options)?;
         Ok(Self { files, options, current: Mutex::new(Arc::new(loaded)) })
     }
 
@@ -186,7 +201,7 @@ impl Enclave {
     /// # Errors
     /// As of [`Enclave::load`]; the old one then stays.
     pub fn reload(&self) -> Result<(), LoadError> {
-        let loaded = Loaded::new(&self.files.0, &self.options)?;
+        let loaded = Loaded::new(&self.files, &self.options)?;
         *lock(&self.current) = Arc::new(loaded);
         Ok(())
     }
@@ -202,7 +217,7 @@ impl Enclave {
         let mut reloaded = !Arc::ptr_eq(&current, loaded);
         if !reloaded
             && self.options.lost.as_ref().is_some_and(|decide| decide())
-            && let Ok(new) = Loaded::new(&self.files.0, &self.options)
+            && let Ok(new) = Loaded::new(&self.files, &self.options)
         {
             *current = Arc::new(new);
             reloaded = true;
@@ -224,53 +239,20 @@ impl Caller for Enclave {
 }
 
 impl Loaded {
-    fn new(parts: &Parts, options: &Arc<Options>) -> Result<Self, LoadError> {
-        let attributes = parts.sigstruct.attributes;
-        if attributes.flags.contains(AttributeFlags::DEBUG) && !options.allow_debug {
+    fn new(files: &Files, options: &Arc<Options>) -> Result<Self, LoadError> {
+        let parts = &files.0;
+        if parts.sigstruct.attributes.flags.contains(AttributeFlags::DEBUG) && !options.allow_debug {
             return Err(LoadError::Debug);
         }
-        let secs = Secs {
-            size: parts.size,
-            ssaframesize: parts.ssa_frame_pages,
-            miscselect: parts.sigstruct.miscselect,
-            attributes,
-            ..Secs::default()
-        };
-        let driver = Driver::create(&secs)?;
+        let driver = Driver::load(files)?;
         let function = vdso::function().ok_or(LoadError::NoVdso)?;
-        if attributes.flags.contains(AttributeFlags::PROVISIONKEY) {
-            driver.provision()?;
-        }
-        for run in &parts.runs {
-            driver.add(run.offset, run.len, run.flags, run.measured, run.data.as_deref())?;
-        }
-        driver.init(&parts.sigstruct).map_err(|error| match error {
-            // that the processor has refused is all that the driver says
-            LoadError::InitRefused(e) if e.raw_os_error() == Some(libc::EPERM) => {
-                LoadError::Init(diagnosis::of_refusal(parts))
-            }
-            error => error,
-        })?;
-        for run in &parts.runs {
-            driver.map(run.offset, run.len, run.flags)?;
-        }
-        let sgx2 = driver::has_sgx2();
-        if let Some(layout) = parts.layout.filter(|layout| sgx2 && layout.heap_limit > layout.heap_size) {
-            let start = layout.heap.saturating_add(layout.heap_size);
-            let len = layout.heap_limit - layout.heap_size;
-            let free = |run: &crate::files::Run| run.offset + run.len <= start || run.offset >= start + len;
-            if start.checked_add(len).is_some_and(|end| end <= parts.size) && parts.runs.iter().all(free) {
-                let rw = SecinfoFlags::new(PageType::Reg, SecinfoFlags::R | SecinfoFlags::W);
-                driver.map(start, len, rw)?;
-            }
-        }
         let thread = |tcs: &u64| Thread::new(driver.base() + tcs, function, options.message_limit);
         let threads: Vec<_> = parts.tcs.iter().map(thread).collect();
         let (alive, park) = (threads.len(), Park::new(threads.len()));
         let idle = Mutex::new(Idle { threads, alive });
         let mailboxes = Mailboxes::new(options.switchless, options);
         let configuration = Configuration {
-            sgx2: sgx2.into(),
+            sgx2: driver::has_sgx2().into(),
             mailboxes: mailboxes.address(),
             mailbox_count: mailboxes.count(),
             mailbox_size: mailbox::SIZE as u64,

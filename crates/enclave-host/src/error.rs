@@ -11,11 +11,24 @@ pub enum LoadError {
     /// A file cannot be read.
     #[error("cannot read {0}: {1}")]
     Read(PathBuf, io::Error),
+    /// There is no signature.
+    #[error(
+        "the enclave is not signed: there is no {0}, without which EINIT takes nothing (SGX_INVALID_SIG_STRUCT); `kluis enclave sign` makes it"
+    )]
+    Unsigned(PathBuf),
     /// The stream is no enclave's.
     #[error("the SGXS file is damaged ({0}): build the enclave again")]
     Stream(String),
+    /// The enclave has more addresses than processors give.
+    #[error(
+        "the enclave takes {0:#x} bytes of addresses, ECREATE takes at most {max:#x} (#GP): build it with a smaller heap-limit",
+        max = enclave_abi::layout::MAX_SIZE
+    )]
+    TooLarge(u64),
     /// The signature file has not 1808 bytes.
-    #[error("the signature file has {0} bytes instead of 1808: sign the enclave again")]
+    #[error(
+        "the signature file has {0} bytes instead of 1808 (SGX_INVALID_SIG_STRUCT): sign the enclave again"
+    )]
     SignatureSize(usize),
     /// The driver measures whole pages.
     #[error(
@@ -25,9 +38,20 @@ pub enum LoadError {
     /// Nothing to enter by.
     #[error("the enclave has no TCS, so it cannot be entered: build it with at least one thread")]
     NoThread,
+    /// It is signed by somebody else than [`crate::Options::signer`] says.
+    #[error(
+        "the enclave is signed by {}, this program takes those of {} alone (MRSIGNER): have it signed by that signer",
+        hex(.found), hex(.expected)
+    )]
+    Signer {
+        /// MRSIGNER of the enclave.
+        found: [u8; 32],
+        /// That of [`crate::Options::signer`].
+        expected: [u8; 32],
+    },
     /// A debug enclave keeps no secrets.
     #[error(
-        "it is a debug enclave, whose secrets anybody with a debugger reads: sign it for production, or allow debug enclaves"
+        "it is a debug enclave (ATTRIBUTES.DEBUG), whose secrets anybody with a debugger reads: sign it for production, or allow debug enclaves"
     )]
     Debug,
     /// The device is not there.
@@ -47,7 +71,9 @@ pub enum LoadError {
     )]
     Create(io::Error),
     /// The EPC is full.
-    #[error("the EPC is too small for the enclave: use a machine with more, or less heap and fewer threads")]
+    #[error(
+        "the EPC is too small for the enclave (no page for ECREATE or EADD: ENOMEM): use a machine with more, or less heap and fewer threads"
+    )]
     EpcFull,
     /// EADD, EEXTEND.
     #[error("the driver does not add the page at {0:#x} (EADD: {1}): build the enclave again")]
@@ -173,6 +199,10 @@ pub enum Error {
         "the enclave does not answer as one of this runtime does: build it with the crate `enclave` of this version"
     )]
     Protocol,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn context(text: &Option<String>) -> String {

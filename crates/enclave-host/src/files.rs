@@ -1,6 +1,7 @@
 //! The two files of an enclave: a stream of pages (SGXS) and the signer's word (SIGSTRUCT).
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use enclave_abi::Layout;
 use enclave_abi::layout::{MAX_SIZE, MAX_THREADS};
 use sgx_abi::{PAGE_SIZE, PageType, SecinfoFlags, Sigstruct};
 use sgxs::sgxs::PageReader;
+use sha2::{Digest, Sha256};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::LoadError;
@@ -24,6 +26,18 @@ pub(crate) struct Parts {
     pub(crate) sigstruct: Sigstruct,
     /// Of enclaves of our runtime.
     pub(crate) layout: Option<Layout>,
+}
+
+impl Parts {
+    /// Where the heap may grow, and by how much, if that is the enclave's and nothing is there.
+    pub(crate) fn growth(&self) -> Option<(u64, u64)> {
+        let layout = self.layout.as_ref()?;
+        let len = layout.heap_limit.checked_sub(layout.heap_size).filter(|len| *len > 0)?;
+        let start = layout.heap.checked_add(layout.heap_size)?;
+        let free = |run: &Run| run.offset + run.len <= start || run.offset >= start + len;
+        let inside = start.checked_add(len).is_some_and(|end| end <= self.size);
+        (inside && self.runs.iter().all(free)).then_some((start, len))
+    }
 }
 
 /// Consecutive pages of the same kind.
@@ -43,7 +57,12 @@ impl Files {
     /// They cannot be read, or are not what they should be.
     pub fn read(stream: impl AsRef<Path>, signature: impl AsRef<Path>) -> Result<Self, LoadError> {
         let read = |path: &Path| fs::read(path).map_err(|e| LoadError::Read(path.to_owned(), e));
-        Self::new(&read(stream.as_ref())?, &read(signature.as_ref())?)
+        let stream = read(stream.as_ref())?;
+        let signature = read(signature.as_ref()).map_err(|error| match error {
+            LoadError::Read(path, e) if e.kind() == ErrorKind::NotFound => LoadError::Unsigned(path),
+            error => error,
+        })?;
+        Self::new(&stream, &signature)
     }
 
     /// The same from memory.
@@ -57,7 +76,11 @@ impl Files {
         let damaged = |e| LoadError::Stream(format!("{e:#}"));
         let (info, mut pages) = PageReader::new(&mut stream).map_err(damaged)?;
         let size = info.ecreate.size;
-        if !info.sized || !size.is_power_of_two() || size > MAX_SIZE {
+        if size > MAX_SIZE {
+            return Err(LoadError::TooLarge(size));
+        }
+        // SECS.SIZE: at least two pages (SDM vol. 3D, ECREATE)
+        if !info.sized || !size.is_power_of_two() || size < 2 * PAGE_SIZE as u64 {
             return Err(LoadError::Stream(format!("its size of {size:#x} bytes is none of an enclave's")));
         }
         let (mut runs, mut tcs): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
@@ -110,6 +133,11 @@ impl Files {
             sigstruct,
             layout,
         })))
+    }
+
+    /// MRSIGNER: the hash of the key that has signed it, if it has; EINIT finds that out.
+    pub fn mrsigner(&self) -> [u8; 32] {
+        Sha256::digest(self.0.sigstruct.modulus).into()
     }
 
     /// Offsets of the enclave's threads (TCS).

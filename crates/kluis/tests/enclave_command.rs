@@ -190,6 +190,57 @@ fn what_is_wrong_is_told_in_one_line() {
     project.refused(&["inspect", "README.md"], "no SGXS file");
     project.refused(&["inspect", "missing.sgxs"], "missing.sgxs");
 
+    // the same by the host program, which finds it before it looks for a processor with SGX
+    let host = |name: &str, word: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        for extension in ["sgxs", "sig"] {
+            let from = project.root().join(name).with_extension(extension);
+            if from.exists() {
+                fs::copy(from, folder.path().join("hello").with_extension(extension)).unwrap();
+            }
+        }
+        let out = output(Command::new(project.built("hello-host")).current_dir(&folder), b"");
+        let said = text(&out.stderr);
+        assert_eq!((out.status.code(), said.lines().count()), (Some(1), 1), "{name}: {said}");
+        assert!(said.starts_with("hello-host: ") && said.contains(word), "{name}: {said}");
+    };
+    host("unsigned", "is not signed: there is no hello.sig");
+    host("truncated", "the SGXS file is damaged");
+    host("short", "100 bytes instead of 1808 (SGX_INVALID_SIG_STRUCT)");
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/enclave-keys/other.pem");
+    let other = other.to_str().unwrap();
+    case("debug", &stream, None);
+    project.works(&["sign", "debug.sgxs", "--key", other, "--debug"]);
+    host("debug", "it is a debug enclave (ATTRIBUTES.DEBUG)");
+    if !Path::new("/dev/sgx_enclave").exists() {
+        case("good", &stream, Some(&signature));
+        host("good", "there is no /dev/sgx_enclave");
+    }
+
+    // signers
+    const OTHER: &str = "3eae93ab144157f51ea5153440e479f9d31392faa9eea6809a0051fd6d9d1746";
+    project.refused(&["inspect", "--signer", other], &format!("not by {OTHER} as --signer says (MRSIGNER)"));
+    project.refused(&["inspect", "--signer", OTHER, &unsigned], "SGX_INVALID_SIG_STRUCT");
+    project.works(&["inspect", "--signer", OTHER, "debug.sgxs"]);
+    project.refused(&["run", "--signer", OTHER], &format!("not by {OTHER}"));
+    project.refused(&["run", "--signer", "nowhere.pem"], "neither an MRSIGNER");
+    project.refused(&["run", "--signer", "README.md"], "README.md");
+
+    // too large for the machine: EPC, and what Linux can swap it to
+    let manifest = project.root().join("enclave/Cargo.toml");
+    let before = fs::read_to_string(&manifest).unwrap();
+    let heap = "[package.metadata.enclave]\nheap = \"100M\"\n";
+    let larger = before.replace("heap = \"1M\"\n", "").replace("[package.metadata.enclave]\n", heap);
+    fs::write(&manifest, larger).unwrap();
+    project.refused(&["run", "--memory", "128M", "--epc", "2M"], "EADD would find no page");
+    fs::write(
+        &manifest,
+        before.replace("[package.metadata.enclave]\n", "[package.metadata.enclave]\nheap-limit = \"100G\"\n"),
+    )
+    .unwrap();
+    project.refused(&["build"], "exceeds 64 GiB");
+    fs::write(&manifest, before).unwrap();
+
     // keys and names
     project.refused(&["sign", "hello", "--key", "README.md"], "openssl genrsa -3 3072");
     project.refused(&["sign", "nobody", "--key", "README.md"], "it has hello");
@@ -199,7 +250,8 @@ fn what_is_wrong_is_told_in_one_line() {
     project.refused(&["sign", "hello", "--digest", "x.tbs", "--date", "today"], "--date today");
 
     // machines and projects, before anything is built
-    project.refused(&["run", "--size", "Standard_X"], "unknown size");
+    project.refused(&["run", "--size", "Standard_D2s_v3"], "no size with an EPC");
+    project.refused(&["run", "--size", "nonsense"], "is unknown: give --size");
     project.refused(&["run", "--project", "nowhere"], "nowhere is no folder");
     let nothing = project.enclave_in(project.dir.path(), &["build"]);
     assert_eq!(nothing.status.code(), Some(2));

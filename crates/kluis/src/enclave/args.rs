@@ -50,6 +50,10 @@ What is stated (product, version, attributes) is what `build` has taken from Car
 options say otherwise. An enclave for production cannot be a debug enclave: DEBUG is
 cleared unless --debug.
 
+`build` and `run` keep a signature as long as the enclave is the same, unless it is by your
+key for development: then they sign anew what Cargo.toml states. What is to last with that
+key, e.g. svn, belongs there.
+
 With a key that does not leave its vault, in two steps:
   kluis enclave sign hello --digest hello.tbs
   openssl dgst -sha256 -sign vendor.pem -out hello.raw hello.tbs     there
@@ -68,15 +72,18 @@ belong together. Ends with 2 if a processor would refuse it.
 Examples:
   kluis enclave inspect
   kluis enclave inspect --json their.sgxs | jq -r .stream.mrenclave
-  kluis enclave inspect their.sig";
+  kluis enclave inspect their.sig --signer their.pub";
 
 const RUN_HELP: &str = "\
 Builds the project, and runs its host program in a new machine, in the folder with the
 enclaves. Options are those of `kluis run`; streams and the exit code are the program's.
+With --signer it runs only if all enclaves are that signer's; that a host program loads no
+others is a matter of its own (enclave_host::Options::signer).
 
 Examples:
   kluis enclave run
   kluis enclave run --size Standard_DC2s_v3 -- --name Ada
+  kluis enclave run --signer vendor.pub
   kluis enclave run --share data:/data --publish 7000:7000
   kluis enclave run --vsock-listen 7000=/tmp/office -- vsock:7000";
 
@@ -109,10 +116,17 @@ pub(crate) enum EnclaveCommand {
         /// Enclaves of the project by name, NAME.sgxs or NAME.sig
         #[arg(value_name = "ENCLAVE|FILE", value_hint = ValueHint::FilePath)]
         what: Vec<PathBuf>,
+        /// Refuse what is not signed by this signer: MRSIGNER, or a file with the key, in PEM
+        #[arg(long, value_name = "MRSIGNER|FILE", value_hint = ValueHint::FilePath)]
+        signer: Option<String>,
     },
     /// Build the project and run its host program in a machine
     #[command(after_help = RUN_HELP)]
     Run {
+        /// Refuse enclaves that are not signed by this signer: MRSIGNER, or a file with the
+        /// key, in PEM
+        #[arg(long, value_name = "MRSIGNER|FILE", value_hint = ValueHint::FilePath)]
+        signer: Option<String>,
         #[command(flatten)]
         build: BuildArgs,
         #[command(flatten)]

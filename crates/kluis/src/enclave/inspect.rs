@@ -1,7 +1,7 @@
 //! `kluis enclave inspect`: what enclaves are, of anybody's making.
 
 use super::project::Project;
-use super::{build, sign};
+use super::{build, keys, sign};
 use crate::exit::{self, Error};
 use crate::units;
 use enclave_image::inspect::{self, Measured, SigstructReport, StreamReport};
@@ -30,8 +30,9 @@ struct Report {
 /// Does what was asked.
 ///
 /// # Errors
-/// A file cannot be read, or a processor would refuse the enclave.
-pub(super) fn main(what: &[PathBuf], json: bool) -> Result<u8, Error> {
+/// A file cannot be read, a processor would refuse the enclave, or it is not of `signer`.
+pub(super) fn main(what: &[PathBuf], signer: Option<&str>, json: bool) -> Result<u8, Error> {
+    let signer = signer.map(keys::mrsigner).transpose()?;
     let files = if what.is_empty() {
         let project = Project::find(None)?;
         let all = project.enclaves.iter().map(|enclave| build::names(&project.output(), &enclave.name).0);
@@ -52,10 +53,23 @@ pub(super) fn main(what: &[PathBuf], json: bool) -> Result<u8, Error> {
         (all, true) => crate::print_json(&all)?,
         (all, false) => crate::print(&all.iter().map(text).collect::<Vec<_>>().join("\n"))?,
     }
-    match reports.into_iter().find_map(|report| report.refused) {
-        Some(why) => Err(Error::bad(why)),
-        None => Ok(exit::OK),
+    for report in reports {
+        if let Some(why) = report.refused {
+            return Err(Error::bad(why));
+        }
+        let name = report.file.display().to_string();
+        match (&signer, &report.sigstruct) {
+            (Some(expected), Some(sig)) => keys::is_of(&name, &sig.mrsigner, expected)?,
+            (Some(expected), None) => {
+                return Err(Error::bad(format!(
+                    "{name} is not signed, and not by {expected} as --signer says: EINIT would refuse it \
+                     (SGX_INVALID_SIG_STRUCT); `kluis enclave sign` signs it"
+                )));
+            }
+            (None, _) => {}
+        }
     }
+    Ok(exit::OK)
 }
 
 fn look(file: &Path) -> Result<Report, Error> {

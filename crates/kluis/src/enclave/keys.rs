@@ -1,6 +1,7 @@
 //! Signing keys: those of files, and the one that is made for development.
 
 use crate::exit::Error;
+use enclave_image::inspect::hex;
 use enclave_image::key::{PublicKey, SigningKey};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -25,6 +26,37 @@ pub(crate) fn private(file: &Path) -> Result<SigningKey, Error> {
 /// As of [`private`].
 pub(crate) fn public(file: &Path) -> Result<PublicKey, Error> {
     PublicKey::from_pem(&text(file)?).map_err(|e| Error::bad(format!("the key {} {e}", file.display())))
+}
+
+/// MRSIGNER as a user names it: 64 hexadecimal digits, or a file with the key.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn mrsigner(text: &str) -> Result<String, Error> {
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    let file = Path::new(text);
+    if !file.exists() {
+        return Err(Error::bad(format!(
+            "--signer {text} is neither an MRSIGNER, which has 64 hexadecimal digits, nor a file with a key"
+        )));
+    }
+    Ok(hex(&public(file)?.mrsigner()))
+}
+
+/// Whether what is called `name` is signed by the signer that was asked for.
+///
+/// # Errors
+/// It is another's.
+pub(crate) fn is_of(name: &str, found: &str, expected: &str) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::bad(format!(
+        "{name} is signed by {found}, not by {expected} as --signer says (MRSIGNER): have it signed by that \
+         signer (`kluis enclave sign`), or see whether the file is the right one"
+    )))
 }
 
 /// The user's key for development, made if there is none.

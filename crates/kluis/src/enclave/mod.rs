@@ -29,8 +29,10 @@ pub(crate) fn main(command: &EnclaveCommand, platform: &Path, json: bool) -> Res
         EnclaveCommand::New { name } => new::main(name, json),
         EnclaveCommand::Build(args) => build::main(args, json),
         EnclaveCommand::Sign(args) => sign::main(args, json),
-        EnclaveCommand::Inspect { what } => inspect::main(what, json),
-        EnclaveCommand::Run { build, run } => run::main(build, run, platform, json),
+        EnclaveCommand::Inspect { what, signer } => inspect::main(what, signer.as_deref(), json),
+        EnclaveCommand::Run { signer, build, run } => {
+            run::main(signer.as_deref(), build, run, platform, json)
+        }
         EnclaveCommand::Test { filter, build, run } => {
             run::test(filter.as_deref(), build, run, platform, json)
         }

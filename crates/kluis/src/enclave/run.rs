@@ -2,6 +2,7 @@
 
 use super::args::BuildArgs;
 use super::build::{self, Built, Purpose};
+use super::keys;
 use super::project::{HOST_CRATE, Project};
 use crate::cli::RunArgs;
 use crate::exit::Error;
@@ -25,14 +26,24 @@ const RUNNER_NAME: &str = "enclave-test-runner";
 /// Builds the project, and runs its host program.
 ///
 /// # Errors
-/// It cannot be built, or there is no machine.
-pub(super) fn main(args: &BuildArgs, run: &RunArgs, platform: &Path, json: bool) -> Result<u8, Error> {
+/// It cannot be built, is not of `signer`, or there is no machine.
+pub(super) fn main(
+    signer: Option<&str>,
+    args: &BuildArgs,
+    run: &RunArgs,
+    platform: &Path,
+    json: bool,
+) -> Result<u8, Error> {
     let epc = epc(run)?;
+    let signer = signer.map(keys::mrsigner).transpose()?;
     let project = Project::find(args.project.as_deref())?;
     let host = project.host.as_ref().ok_or_else(|| {
         Error::bad(format!("the project has no host program: add a package that uses {HOST_CRATE}"))
     })?;
     let built = build::enclaves(&project, args, Purpose::Use)?;
+    if let Some(expected) = &signer {
+        built.iter().try_for_each(|enclave| keys::is_of(&enclave.name, &enclave.mrsigner, expected))?;
+    }
     fits(&built, epc)?;
     build::host(&project, host, args)?;
     let arguments = run.command.clone();

@@ -107,8 +107,11 @@ impl Plan {
         let by_shape = args.size.is_none() && (args.cpus.is_some() || args.memory.is_some());
         let name = args.size.as_deref().unwrap_or(sizes::DEFAULT);
         let size = Size::by_name(name).ok_or_else(|| {
+            // Azure's other families: https://learn.microsoft.com/azure/virtual-machines/sizes
+            let azure = name.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("Standard_"));
+            let what = if azure { "no size with an EPC, which SGX needs" } else { "unknown" };
             Error::bad(format!(
-                "unknown size {name:?}: give --size one of these, or --cpus and --memory\n{}",
+                "the size {name:?} is {what}: give --size one of these, or --cpus and --memory\n{}",
                 sizes::names()
             ))
         })?;
@@ -496,7 +499,9 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_remedy() {
         let size = refused(&["--size", "nonsense"]);
-        assert!(size.starts_with("unknown size \"nonsense\""), "{size}");
+        assert!(size.starts_with("the size \"nonsense\" is unknown: give --size"), "{size}");
+        let size = refused(&["--size", "standard_D2s_v3"]);
+        assert!(size.starts_with("the size \"standard_D2s_v3\" is no size with an EPC"), "{size}");
         assert!(size.contains("Standard_DC48ds_v3"), "{size}");
         assert!(refused(&["--cpu", "z80"]).contains("xeon-8370c"));
         assert!(refused(&["--cpus", "0"]).contains("1 to 254"));
