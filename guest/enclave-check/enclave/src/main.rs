@@ -7,6 +7,7 @@ extern crate alloc;
 mod algorithms;
 mod registers;
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -16,8 +17,11 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use check_interface::{Check, NoQuotient, OutsideClient, Policy, Raise, State};
 use enclave::exception::{Disposition, Exception};
 use enclave::host::{Host, Switchless};
+use enclave::random::Rng;
+use enclave::sgx_abi::{KeyName, KeyPolicy, Keyrequest, Status};
 use enclave::sync::{Condvar, Mutex, OnceLock};
 use enclave::{exception, key, random, report, sealing};
+use rand_core::RngCore;
 
 const OUTSIDE: OutsideClient<Host> = OutsideClient(Host);
 
@@ -217,12 +221,64 @@ impl Check for Checked {
         OUTSIDE.nothing().is_ok() && before == data
     }
 
+    fn ask_switchless(&self, question: &str) -> Result<String, String> {
+        OutsideClient(Switchless).answer(question).map_err(|e| e.to_string())
+    }
+
+    fn once(&self, threads: u32) -> (u32, bool) {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        static VALUE: OnceLock<[u8; 32]> = OnceLock::new();
+        self.meet(threads);
+        let value = VALUE.get_or_init(|| {
+            MADE.fetch_add(1, Ordering::SeqCst);
+            // long enough for the others to come
+            (0..1000).fold([0; 32], |_, _| black_box(random::bytes()))
+        });
+        (MADE.load(Ordering::SeqCst), VALUE.get() == Some(value) && *value != [0; 32])
+    }
+
+    fn keys(&self) -> bool {
+        let own = report::own();
+        let request = Keyrequest {
+            keyname: KeyName::Seal as u16,
+            keypolicy: KeyPolicy::MRSIGNER,
+            isvsvn: own.isvsvn,
+            cpusvn: own.cpusvn,
+            ..Default::default()
+        };
+        let key = |request: &Keyrequest| key::egetkey(request).map(|key| *key.bytes());
+        let others = [
+            Keyrequest { keypolicy: KeyPolicy::MRENCLAVE, ..request.clone() },
+            Keyrequest { isvsvn: own.isvsvn - 1, ..request.clone() },
+            Keyrequest { keyid: [1; 32], ..request.clone() },
+            Keyrequest { keyname: KeyName::Report as u16, ..request.clone() },
+        ];
+        let first = key(&request);
+        let all_others: BTreeSet<_> = others.iter().filter_map(|request| key(request).ok()).collect();
+        let later = Keyrequest { isvsvn: own.isvsvn + 1, ..request.clone() };
+        let provision = Keyrequest { keyname: KeyName::Provision as u16, ..request.clone() };
+        first.is_ok_and(|first| first != [0; 16] && !all_others.contains(&first))
+            && first == key(&request)
+            && all_others.len() == others.len()
+            && key(&later) == Err(Status::InvalidIsvsvn)
+            && key(&provision) == Err(Status::InvalidAttribute)
+    }
+
+    fn generator(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = (0..32).map(|_| Rng.next_u64()).collect();
+        numbers.push(u64::from(Rng.next_u32()) | u64::from(Rng.next_u32()) << 32);
+        // a length that is no whole number of words
+        let mut bytes = [0; 23];
+        Rng.fill_bytes(&mut bytes);
+        numbers.extend(bytes[7..].as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)));
+        Rng.try_fill_bytes(&mut bytes).expect("as the other");
+        numbers.extend(bytes[7..].as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)));
+        numbers
+    }
+
     fn intact(&self) -> bool {
         let [one, other] = self.secret();
-        let key = key::egetkey(&enclave::sgx_abi::Keyrequest {
-            keyname: enclave::sgx_abi::KeyName::Report as u16,
-            ..Default::default()
-        });
+        let key = key::egetkey(&Keyrequest { keyname: KeyName::Report as u16, ..Default::default() });
         *one.lock() == *other.lock() && key.is_ok()
     }
 }

@@ -1,13 +1,16 @@
 //! A malicious host. Every attack ends with the enclave's own word that its secret is
 //! intact; what it must not do is checked from outside.
 
+mod mailbox;
 mod storm;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use check_interface::{CheckClient, State};
 use enclave_abi::call::{Command, EXCHANGE_SIZE, Exchange, FAILED, Outcome};
+use enclave_host::driver::Driver;
 use enclave_host::{Enclave, Error, Files};
 use enclave_interface::{Caller, Deserialize, wire};
 
@@ -24,9 +27,10 @@ mod number {
     pub const STAYS: u32 = 22;
     pub const INTACT: u32 = 23;
     /// Those that last long, or end the enclave, by what they were made for.
-    pub const NOT_AT_RANDOM: [u32; 7] = [5, 6, 7, 8, 9, 12, 24];
+    pub const NOT_AT_RANDOM: [u32; 8] = [5, 6, 7, 8, 9, 12, 24, 26];
+    pub const ASK_SWITCHLESS: u32 = 25;
     /// How many there are.
-    pub const COUNT: u64 = 25;
+    pub const COUNT: u64 = 29;
 }
 
 /// Whether a call finds registers as the calling convention has them.
@@ -61,21 +65,25 @@ impl Random {
 }
 
 /// All attacks, `rounds` of each that has rounds.
-pub fn attack(files: &Files, rounds: u32) -> Result<(), String> {
-    let mut random = Random(1);
+pub fn attack(files: &Files, rounds: u32, seed: u64) -> Result<(), String> {
+    println!("{rounds} rounds, seed {seed}");
+    let mut random = Random(seed);
     hostile_registers(files, &mut random, rounds)?;
     hostile_pointers(files, &mut random, rounds)?;
     out_of_order(files)?;
     fuzzed_arguments(files, &mut random, rounds)?;
     lying_results(files, &mut random, rounds)?;
-    changing_memory(files, rounds)?;
+    changing_memory(files, &mut random, rounds)?;
+    mailbox::mailboxes(files, &mut random, rounds)?;
     storm::storm(files, &mut random, rounds)?;
     storm::threads(files)
 }
 
 /// An enclave and a way into it.
 struct Target {
-    enclave: Arc<Enclave>,
+    base: u64,
+    /// Keeps it loaded.
+    _enclave: Box<dyn Any>,
     entry: Box<Entry>,
     memory: Vec<u64>,
 }
@@ -83,10 +91,19 @@ struct Target {
 impl Target {
     fn new(files: &Files) -> Result<Self, String> {
         let enclave = load(files)?;
+        Self::of(files, enclave.base(), Box::new(enclave))
+    }
+
+    /// The same, of which the host has not told anything to the enclave yet.
+    fn untold(files: &Files) -> Result<Self, String> {
+        let driver = Driver::load(files).map_err(|e| e.to_string())?;
+        Self::of(files, driver.base(), Box::new(driver))
+    }
+
+    fn of(files: &Files, base: u64, enclave: Box<dyn Any>) -> Result<Self, String> {
         // the first TCS: nobody else is inside
-        let tcs = enclave.base() + files.tcs_offsets()[0];
-        let entry = Entry::new(tcs);
-        let mut target = Self { enclave, entry, memory: vec![0; 1 << 13] };
+        let entry = Entry::new(base + files.tcs_offsets()[0]);
+        let mut target = Self { base, _enclave: enclave, entry, memory: vec![0; 1 << 13] };
         step("  it keeps a secret", target.intact())?;
         Ok(target)
     }
@@ -140,7 +157,7 @@ fn decode<T: for<'a> Deserialize<'a>>(message: &[u8]) -> Option<T> {
 /// RFLAGS, MXCSR, x87, vector and general registers, stack pointer, segment bases.
 fn hostile_registers(files: &Files, random: &mut Random, rounds: u32) -> Result<(), String> {
     let mut target = Target::new(files)?;
-    let base = target.enclave.base();
+    let base = target.base;
     let (mut clean, mut leaks) = (true, Vec::new());
     for _ in 0..rounds {
         let mut registers = [0; 16];
@@ -172,7 +189,7 @@ fn hostile_registers(files: &Files, random: &mut Random, rounds: u32) -> Result<
 /// Memory for messages that is not the host's.
 fn hostile_pointers(files: &Files, random: &mut Random, rounds: u32) -> Result<(), String> {
     let mut target = Target::new(files)?;
-    let (base, size) = (target.enclave.base(), files.size());
+    let (base, size) = (target.base, files.size());
     let good = (target.exchange(), target.capacity());
     let mut wrong = vec![
         (0, u64::MAX),
@@ -256,7 +273,10 @@ fn fuzzed_arguments(files: &Files, random: &mut Random, rounds: u32) -> Result<(
             Err(other) => return Err(format!("function {function} of {arguments:x?}: {other}")),
         }
     }
-    step(&format!("{taken} calls of random bytes are taken, {refused} refused"), taken > 0 && refused > 0)?;
+    step(
+        &format!("fuzzed arguments: {taken} calls of random bytes are taken, {refused} refused"),
+        taken > 0 && refused > 0,
+    )?;
     step("  intact", check.intact() == Ok(true))
 }
 
@@ -296,14 +316,15 @@ fn lying_results(files: &Files, random: &mut Random, rounds: u32) -> Result<(), 
 }
 
 /// Messages that change while they are read.
-fn changing_memory(files: &Files, rounds: u32) -> Result<(), String> {
+fn changing_memory(files: &Files, random: &mut Random, rounds: u32) -> Result<(), String> {
     let mut target = Target::new(files)?;
+    let seed = random.next();
     let memory = target.exchange();
     let stop = Arc::new(AtomicBool::new(false));
     let changer = std::thread::spawn({
         let stop = stop.clone();
         move || {
-            let mut random = Random(2);
+            let mut random = Random(seed);
             while !stop.load(Ordering::Relaxed) {
                 // code and function stay, so that calls come through; length and data change
                 let at = 8 + random.below(600);

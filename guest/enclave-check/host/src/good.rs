@@ -55,6 +55,10 @@ pub fn check(files: &Files) -> Result<(), String> {
     step("the host's time", check.time().is_ok_and(|time| time.is_some_and(|t| t > 1_700_000_000)))?;
     step("a debug enclave prints", check.print("hello").is_ok())?;
     step("reports verify, changed ones do not", check.verify_own_report() == Ok((true, false)))?;
+    let numbers = check.generator().unwrap_or_default();
+    let different: std::collections::BTreeSet<_> = numbers.iter().collect();
+    step("a generator for crates", different.len() == 37 && !different.contains(&0))?;
+    step("keys of EGETKEY", check.keys() == Ok(true))?;
     threads(&enclave)?;
     step("#UD is handled inside", check.raise(Raise::HandledUndefined) == Ok(0x600d))?;
     step("#DE is handled inside", check.raise(Raise::HandledDivide) == Ok(0xd1))?;
@@ -113,7 +117,7 @@ fn threads(enclave: &Arc<Enclave>) -> Result<(), String> {
             .collect();
         threads.into_iter().map(|t| t.join().unwrap_or(false)).fold(true, |all, one| all && one)
     };
-    step("threads meet inside", spawn(4, |check| check.meet(4).is_ok()))?;
+    step("a value that all need is made once", spawn(4, |check| check.once(4) == Ok((1, true))))?;
     step("threads count under a lock", spawn(8, |check| check.count(500).is_ok()))?;
     step("and nothing was lost", CheckClient(&**enclave).count(0) == Ok(8 * 500))
 }

@@ -6,10 +6,12 @@
 //! enclave-check SGXS SIG production  a production enclave tells nothing; a debug one is refused
 //! enclave-check SGXS SIG lost        waits for a line on its input, then finds the EPC lost
 //! enclave-check SGXS SIG load        nothing more than that
+//! enclave-check SGXS SIG load HEX    the same, of this signer alone
+//! enclave-check SGXS SIG nobody      the same, as a user without rights
 //! enclave-check SGXS SIG seal FILE   seals by both policies
 //! enclave-check SGXS SIG unseal FILE unseals what another run has sealed
-//! enclave-check SGXS SIG attack N    a malicious host, N rounds
-//! enclave-check SGXS SIG bench N     round trips per second
+//! enclave-check SGXS SIG attack N S  a malicious host, N rounds, random numbers from seed S
+//! enclave-check SGXS SIG bench N     round trips per second; `bench N json` as JSON
 //! ```
 //!
 //! Each step prints a line that ends with `ok`, or what went wrong; the exit code is 0 if
@@ -70,6 +72,23 @@ fn load(files: &Files) -> Result<Arc<Enclave>, String> {
     Enclave::load(files.clone(), options()).map(Arc::new).map_err(|e| e.to_string())
 }
 
+/// Loads it if it is of the signer with this MRSIGNER.
+fn load_of(files: &Files, signer: &str) -> Result<(), String> {
+    let digits: Option<Vec<_>> =
+        (0..64).step_by(2).map(|at| u8::from_str_radix(signer.get(at..at + 2)?, 16).ok()).collect();
+    let signer = digits.and_then(|bytes| bytes.try_into().ok()).ok_or("no MRSIGNER")?;
+    Enclave::load(files.clone(), options().signer(signer)).map_err(|e| e.to_string())?;
+    println!("loaded");
+    Ok(())
+}
+
+/// Becomes a user who may not use the device.
+fn as_nobody() -> Result<(), String> {
+    // SAFETY: neither has preconditions; this is the only thread.
+    let done = unsafe { libc::setgid(65534) == 0 && libc::setuid(65534) == 0 };
+    if done { Ok(()) } else { Err("cannot be nobody".into()) }
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -87,13 +106,18 @@ fn main() -> ExitCode {
         ["production"] => good::production(&files),
         ["lost"] => good::lost(&files),
         ["load"] => load(&files).map(|_| println!("loaded")),
+        ["load", signer] => load_of(&files, signer),
+        ["nobody"] => as_nobody().and_then(|()| load(&files)).map(|_| println!("loaded")),
         ["seal", file] => seal::seal(&files, file),
         ["unseal", file] => seal::unseal(&files, file),
-        ["attack", rounds] if rounds.parse::<u32>().is_ok() => {
-            attack::attack(&files, rounds.parse().unwrap_or_default())
+        ["attack", rounds, seed] if rounds.parse::<u32>().is_ok() && seed.parse::<u64>().is_ok() => {
+            attack::attack(&files, rounds.parse().unwrap_or_default(), seed.parse().unwrap_or_default())
         }
         ["bench", rounds] if rounds.parse::<u32>().is_ok() => {
-            bench::bench(&files, rounds.parse().unwrap_or_default())
+            bench::bench(&files, rounds.parse().unwrap_or_default(), false)
+        }
+        ["bench", rounds, "json"] if rounds.parse::<u32>().is_ok() => {
+            bench::bench(&files, rounds.parse().unwrap_or_default(), true)
         }
         _ => return usage(),
     };
@@ -108,7 +132,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|production|lost|load|seal FILE|unseal FILE|attack N|bench N"
+        "usage: enclave-check SGXS SIG check|sgx2|production|lost|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [json]"
     );
     ExitCode::from(2)
 }

@@ -140,6 +140,16 @@ pub trait Check {
     fn intact(&self) -> bool;
     /// Has the host give back this data, `times` times; how often it did.
     fn echo_by_host(&self, times: u32, data: &[u8]) -> u32;
+    /// Asks the host without leaving, and says what it answered.
+    fn ask_switchless(&self, question: &str) -> Result<String, String>;
+    /// Waits until `threads` threads are here, then makes a value if no other has; how many
+    /// were made, and whether it is the value that all have.
+    fn once(&self, threads: u32) -> (u32, bool);
+    /// Keys by EGETKEY: whether the same request has the same key, each other another, and
+    /// one for a later version none.
+    fn keys(&self) -> bool;
+    /// Numbers by the generator for crates, of all of its functions.
+    fn generator(&self) -> Vec<u64>;
 }
 
 /// What the enclave asks of its host.
