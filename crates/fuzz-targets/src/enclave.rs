@@ -1,12 +1,17 @@
-//! Files of enclaves, of anybody's making: [`enclave_image`]. Messages of their clients, and
-//! of those who pretend to be servers: [`enclave_transport`].
+//! Files of enclaves, of anybody's making: [`enclave_image`], [`enclave_host`]. Messages of
+//! their clients, and of those who pretend to be servers: [`enclave_transport`].
 
 use enclave_abi::Settings;
+use enclave_abi::layout::{MAX_SIZE, MAX_THREADS};
+use enclave_host::Files;
 use enclave_image::elf::Program;
 use enclave_image::sgxs::Enclave;
 use enclave_image::{Config, PublicKey, SigningKey, inspect, layout, sigstruct, testing};
 use enclave_interface::{Deserialize, Serialize, interface};
 use enclave_transport::frame;
+
+/// Bytes of a SIGSTRUCT.
+const SIGSTRUCT: usize = 1808;
 
 /// A file as each of the three that an enclave is made from and made of, and as a key.
 pub fn enclave_files(data: &[u8]) {
@@ -41,6 +46,33 @@ pub fn enclave_files(data: &[u8]) {
         let errors = [SigningKey::from_pem(text).err(), PublicKey::from_pem(text).err()];
         errors.into_iter().flatten().for_each(|error| one_line(&error));
     }
+}
+
+/// A file as each of the two that a host program loads: what is taken lies within the
+/// enclave.
+pub fn enclave_host_files(data: &[u8]) {
+    let files = files();
+    let [_, stream, _] = &files[..] else { panic!("a program, a stream and a digest") };
+    for (stream, signature) in [(data, &[0; SIGSTRUCT][..]), (&stream[..], data)] {
+        match Files::new(stream, signature) {
+            Ok(files) => {
+                let (size, threads) = (files.size(), files.tcs_offsets());
+                assert!(size.is_power_of_two() && size <= MAX_SIZE);
+                assert!(!threads.is_empty() && threads.len() <= MAX_THREADS as usize);
+                assert!(threads.iter().all(|tcs| tcs + 4096 <= size && tcs % 4096 == 0));
+                files.mrsigner();
+            }
+            Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+        }
+    }
+}
+
+/// A stream with a thread, and a SIGSTRUCT.
+pub fn loaded() -> Vec<Vec<u8>> {
+    let stream = files().swap_remove(1);
+    let mut signature = vec![0; SIGSTRUCT];
+    signature[..4].copy_from_slice(&[6, 0, 0, 0]);
+    vec![stream, signature]
 }
 
 fn in_order(enclave: &Enclave) {

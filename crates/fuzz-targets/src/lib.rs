@@ -92,6 +92,13 @@ pub const TARGETS: &[Target] = &[
         max_len: 4096,
     },
     Target {
+        name: "enclave_host_files",
+        run: enclave::enclave_host_files,
+        seeds: enclave::loaded,
+        cases: 4000,
+        max_len: 4096,
+    },
+    Target {
         name: "enclave_store",
         run: store::enclave_store,
         seeds: store::seeds,

@@ -92,7 +92,8 @@ macro_rules! bounded {
 
 bounded! {
     code_bytes kernel_image multiboot_image deb_image disk_overlay agent_frames snapshot_state
-    enclave_files enclave_messages enclave_store device_serial device_rtc device_pit device_pic device_ioapic device_pm device_i8042 device_apic
+    enclave_files enclave_host_files enclave_store enclave_messages device_serial device_rtc device_pit
+    device_pic device_ioapic device_pm device_i8042 device_apic
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
     device_virtio_vsock device_virtio_net network share_requests dcap_quote dcap_pki dcap_documents
     dcap_bundle
