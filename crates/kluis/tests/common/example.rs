@@ -48,6 +48,16 @@ impl Example {
     /// Builds a program of the project that runs on the host, with what the host program
     /// has in common with it; its file.
     pub(crate) fn program(&self, package: &str) -> PathBuf {
+        self.cargo("build", package).join(package)
+    }
+
+    /// Runs the tests of a package that runs on the host.
+    pub(crate) fn unit_tests(&self, package: &str) {
+        self.cargo("test", package);
+    }
+
+    /// Runs a command of cargo's that is to work; the folder of the programs.
+    fn cargo(&self, what: &str, package: &str) -> PathBuf {
         let build = target().join("enclave-build");
         let mut command = Command::new(env!("CARGO"));
         command
@@ -55,12 +65,12 @@ impl Example {
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_BUILD_TARGET")
             .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .args(["build", "--release", "--locked", "--quiet", "--package", package])
+            .args([what, "--release", "--locked", "--quiet", "--package", package])
             .args(["--target", enclave_abi::build::TARGET, "--target-dir"])
             .arg(&build);
         let out = output(&mut command, b"");
-        assert!(out.status.success(), "{package}: {}", text(&out.stderr));
-        build.join(enclave_abi::build::TARGET).join("release").join(package)
+        assert!(out.status.success(), "{package}: {}{}", text(&out.stdout), text(&out.stderr));
+        build.join(enclave_abi::build::TARGET).join("release")
     }
 
     /// Folder of what `kluis enclave build` makes.
