@@ -11,7 +11,7 @@
 //! enclave-check SGXS SIG seal FILE   seals by both policies
 //! enclave-check SGXS SIG unseal FILE unseals what another run has sealed
 //! enclave-check SGXS SIG attack N S  a malicious host, N rounds, random numbers from seed S
-//! enclave-check SGXS SIG bench N     round trips per second; `bench N json` as JSON
+//! enclave-check SGXS SIG bench N     round trips per second; `bench N --json` as JSON
 //! ```
 //!
 //! Each step prints a line that ends with `ok`, or what went wrong; the exit code is 0 if
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
         ["bench", rounds] if rounds.parse::<u32>().is_ok() => {
             bench::bench(&files, rounds.parse().unwrap_or_default(), false)
         }
-        ["bench", rounds, "json"] if rounds.parse::<u32>().is_ok() => {
+        ["bench", rounds, "--json"] if rounds.parse::<u32>().is_ok() => {
             bench::bench(&files, rounds.parse().unwrap_or_default(), true)
         }
         _ => return usage(),
@@ -132,7 +132,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|production|lost|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [json]"
+        "usage: enclave-check SGXS SIG check|sgx2|production|lost|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [--json]"
     );
     ExitCode::from(2)
 }
