@@ -76,10 +76,10 @@ END
 stand_in /usr/sbin/update-ca-certificates <<'END'
 #!/bin/sh
 END
-# python's modules: on the other processor
+# python's modules: on the other processor; links to modules are some too
 compile() { # VERSION
     inside "/usr/bin/$1" -E -S "/usr/lib/$1/py_compile.py.real" \
-        $(cd /mnt && find "usr/lib/$1" -type f -name '*.py' ! -name py_compile.py | sed 's|^|/|')
+        $(inside /usr/bin/find "/usr/lib/$1" -xtype f -name '*.py' ! -name py_compile.py)
 }
 compilers=
 for lib in /mnt/usr/lib/python3.*; do
