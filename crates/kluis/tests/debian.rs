@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than any boot here takes on a slow host.
 const TIMEOUT: &str = "2h";
@@ -274,9 +274,56 @@ fn files_that_are_no_overlays_are_refused_in_one_line() {
         assert!(said.contains(why) && said.contains(&file) && said.lines().count() == 1, "{said}");
         assert_eq!(std::fs::read(Path::new(&file)).unwrap(), data);
     }
-    let out = output(kluis().args(["run", "--overlay", "x", "--", "true"]), b"");
-    assert_eq!(out.status.code(), Some(2));
-    assert!(text(&out.stderr).contains("--image debian"));
+    for (args, remedy) in [
+        (&["run", "--overlay", "x", "--", "true"][..], "--image debian"),
+        (&["run", "--warm", "--image", "debian", "--overlay", "x", "--", "true"], "leave out --overlay"),
+    ] {
+        let out = output(kluis().args(args), b"");
+        let said = text(&out.stderr);
+        assert_eq!((out.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert!(said.contains(remedy), "{said}");
+    }
+    assert!(!Path::new("x").exists());
+}
+
+/// What the guest of a warm start says: how long it is up, what is left of the machine
+/// before, a random number, who may log in, and what a program of its own says.
+const WARM: &str = "cut -d. -f1 /proc/uptime
+    systemctl is-system-running --wait; cat /root/mine 2>/dev/null || echo new; echo old > /root/mine
+    cat /proc/sys/kernel/random/uuid; cat /run/kluis/authorized_keys 2>/dev/null | wc -l
+    python3 -c 'print(6 * 7)'; exit 5";
+
+#[test]
+#[ignore = "boots Debian twice, minutes: cargo test --release -p kluis --test debian -- --ignored"]
+fn a_warm_debian_is_each_time_a_new_one() {
+    let _turn = turn();
+    build();
+    let s = Scratch::new();
+    std::fs::create_dir_all(s.path("home/.ssh")).unwrap();
+    let run = || {
+        let begin = Instant::now();
+        let mut command = debian(&["--quiet", "--warm", "--", "sh", "-c", WARM]);
+        let out =
+            output_within(PATIENCE, command.env("XDG_CACHE_HOME", cache()).env("HOME", s.at("home")), b"");
+        let took = begin.elapsed();
+        let said = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(5), "{said}\n{}", text(&out.stderr));
+        let lines: Vec<String> = said.lines().map(|line| line.trim().to_owned()).collect();
+        assert_eq!(lines.len(), 6, "{said}");
+        println!("up {} s, {took:?} to the end of the command", lines[0]);
+        (lines, took)
+    };
+    let (first, _) = run();
+    let (second, took) = run();
+    // a machine that has booted is up for less time than this took
+    assert!(second[0].parse::<u64>().unwrap() > took.as_secs(), "{second:?} after {took:?}");
+    for said in [&first, &second] {
+        assert_eq!((said[1].as_str(), said[2].as_str(), said[5].as_str()), ("running", "new", "42"));
+        assert_eq!(said[4], "0", "nobody may log in");
+    }
+    assert_ne!(first[3], second[3], "two machines draw the same numbers");
+    make_key(&s.path("home/.ssh/id_ed25519"));
+    assert_eq!(run().0[4], "1", "a key of now is known, though there was none when the other was prepared");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Origin {
 pub(crate) struct Files {
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: Option<PathBuf>,
-    pub(super) initrd_more: Vec<u8>,
+    pub(crate) initrd_more: Vec<u8>,
     pub(super) disks: Vec<machine::Disk>,
 }
 

@@ -8,6 +8,7 @@ use crate::run::{HostTerminal, Plan};
 use crate::snapshot::target::Target;
 use crate::snapshot::{open, owner::Owner};
 use machine::Snapshot;
+use sha2::{Digest, Sha256};
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
@@ -89,7 +90,10 @@ pub(crate) fn warm(
 ) -> Result<PathBuf, Error> {
     let plan = Plan::new(args, terminal)?;
     if args.overlay.is_some() {
-        return Err(Error::bad("--warm starts from the image as it is: leave out --overlay"));
+        // the guest would know another disk than it finds
+        return Err(Error::bad(
+            "--warm starts with the image's disk as it was made: leave out --overlay, or --warm to boot with it",
+        ));
     }
     let folder = image::default_folder()?.join("snapshots");
     let fail = |e: std::io::Error| Error::failed(format!("cannot use {}: {e}", folder.display()));
@@ -123,7 +127,8 @@ fn prune(folder: &Path) {
 }
 
 /// Everything that a prepared machine depends on: this program, the guest's files,
-/// the platform, and all options but those of the command alone.
+/// what it is told at its start, the platform, and all options but those of the
+/// command alone.
 fn key(args: &RunArgs, plan: &Plan, dir: &Path, platform: &str) -> Result<String, Error> {
     let about = |path: &Path| {
         fs::metadata(path)
@@ -142,6 +147,8 @@ fn key(args: &RunArgs, plan: &Plan, dir: &Path, platform: &str) -> Result<String
     };
     let files = crate::run::Files::of(plan, dir, args.quiet)?;
     let initrd = files.initrd.as_deref().map(about).transpose()?;
+    // who may log in, and proxies with their passwords
+    let told = Sha256::digest(&files.initrd_more);
     let options = RunArgs {
         command: Vec::new(),
         tty: false,
@@ -153,7 +160,7 @@ fn key(args: &RunArgs, plan: &Plan, dir: &Path, platform: &str) -> Result<String
         ..args.clone()
     };
     let program = about(Path::new("/proc/self/exe"))?;
-    Ok(format!("{program}\n{}\n{initrd:?}\n{platform}\n{options:?}", about(&files.kernel)?))
+    Ok(format!("{program}\n{}\n{initrd:?} {told:x}\n{platform}\n{options:?}", about(&files.kernel)?))
 }
 
 #[cfg(test)]
