@@ -51,26 +51,32 @@ impl Attr {
         self.0 & 1 << 22 != 0
     }
     /// G: limit counts 4 KiB pages.
+    #[inline]
     pub const fn granular(self) -> bool {
         self.0 & 1 << 23 != 0
     }
     /// A code segment.
+    #[inline]
     pub const fn is_code(self) -> bool {
         self.is_user() && self.kind() & 8 != 0
     }
     /// A conforming code segment.
+    #[inline]
     pub const fn is_conforming(self) -> bool {
         self.is_code() && self.kind() & 4 != 0
     }
     /// May be written: a data segment with W.
+    #[inline]
     pub const fn is_writable(self) -> bool {
         self.is_user() && self.kind() & 0b1010 == 0b0010
     }
     /// May be read: any data segment, or a code segment with R.
+    #[inline]
     pub const fn is_readable(self) -> bool {
         self.is_user() && self.kind() & 0b1010 != 0b1000
     }
     /// An expand-down data segment.
+    #[inline]
     pub const fn is_expand_down(self) -> bool {
         self.is_user() && self.kind() & 0b1100 == 0b0100
     }
@@ -82,20 +88,24 @@ pub struct Descriptor(pub u64);
 
 impl Descriptor {
     /// Attributes.
+    #[inline]
     pub const fn attr(self) -> Attr {
         Attr((self.0 >> 32) as u32 & Attr::MASK)
     }
     /// Base address, its low 32 bits.
+    #[inline]
     pub const fn base(self) -> u32 {
         let (low, high) = (self.0 as u32, (self.0 >> 32) as u32);
         (low >> 16) | (high & 0xff) << 16 | (high & 0xff00_0000)
     }
     /// Limit in bytes, inclusive.
+    #[inline]
     pub const fn limit(self) -> u32 {
         let raw = (self.0 as u32 & 0xffff) | (self.0 >> 32) as u32 & 0xf_0000;
         if self.attr().granular() { raw << 12 | 0xfff } else { raw }
     }
     /// Builds a descriptor; `limit` is in bytes, or in pages if G is in `attr`.
+    #[inline]
     pub const fn new(base: u32, limit: u32, attr: Attr) -> Self {
         let low = (base << 16) | (limit & 0xffff);
         let high = (base >> 16 & 0xff) | (base & 0xff00_0000) | (limit & 0xf_0000) | attr.0;

@@ -23,6 +23,7 @@ pub type Ran = Result<Flow, Exception>;
 
 /// How a chain came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 #[must_use]
 pub enum Chain {
     /// All instructions of the block `Cpu::block` are executed and counted, and
@@ -32,12 +33,13 @@ pub enum Chain {
     Left,
 }
 
-/// Executes an op and those that follow it.
+/// Executes an op and those that follow it, by the convention that host code made
+/// at run time can follow, too ([`crate::thunk`]).
 ///
 /// # Safety
 /// The pointer leads to an op of the sequence of `Cpu::block`, which the cache of
 /// the processor's engine keeps; a sequence ends in `end`.
-pub type Handler = unsafe fn(&mut Cpu, *const Op) -> Chain;
+pub type Handler = unsafe extern "sysv64-unwind" fn(&mut Cpu, *const Op) -> Chain;
 
 /// Where and why a chain was left.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,7 @@ fn the<F: Copy>() -> F {
 /// # Safety
 /// As for [`Handler`], of the op after `op`.
 #[inline(always)]
-unsafe fn next(cpu: &mut Cpu, op: *const Op) -> Chain {
+pub(crate) unsafe fn next(cpu: &mut Cpu, op: *const Op) -> Chain {
     // SAFETY: the caller's promise.
     unsafe {
         let op = op.add(1);
@@ -79,7 +81,10 @@ fn leave(cpu: &mut Cpu, op: &Op, ran: Ran) -> Chain {
 
 /// The handler of an instruction that may do anything.
 pub fn any<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
-    unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+    unsafe extern "sysv64-unwind" fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(
+        cpu: &mut Cpu,
+        op: *const Op,
+    ) -> Chain {
         // SAFETY: the caller's promise for this op, and for the next one.
         unsafe {
             let ran = the::<F>()(cpu, &*op);
@@ -92,7 +97,10 @@ pub fn any<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
 /// The handler of an instruction that never stops the block: it writes
 /// registers only.
 pub fn pure<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
-    unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+    unsafe extern "sysv64-unwind" fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(
+        cpu: &mut Cpu,
+        op: *const Op,
+    ) -> Chain {
         // SAFETY: the caller's promise for this op, and for the next one.
         unsafe {
             let ran = the::<F>()(cpu, &*op);
@@ -104,7 +112,10 @@ pub fn pure<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
 
 /// The handler of the last instruction of a block, which sets RIP.
 pub fn branch<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: F) -> Handler {
-    unsafe fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+    unsafe extern "sysv64-unwind" fn run<F: Fn(&mut Cpu, &Op) -> Ran + Copy>(
+        cpu: &mut Cpu,
+        op: *const Op,
+    ) -> Chain {
         // SAFETY: the caller's promise.
         unsafe {
             let ran = the::<F>()(cpu, &*op);
@@ -123,7 +134,7 @@ where
     F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
     S: Fn(&mut Cpu, &Op) -> Ran + Copy,
 {
-    unsafe fn run<F, S>(cpu: &mut Cpu, op: *const Op) -> Chain
+    unsafe extern "sysv64-unwind" fn run<F, S>(cpu: &mut Cpu, op: *const Op) -> Chain
     where
         F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
         S: Fn(&mut Cpu, &Op) -> Ran + Copy,
@@ -140,10 +151,46 @@ where
     run::<F, S>
 }
 
-/// Executes an op that [`reaching`] has found no fast way for.
+/// The handler of an instruction that a thunk ([`crate::thunk`]) carries out and goes
+/// on from: on the memory operand that `place` gives, which looks at all there is to
+/// be checked. Where that is no way, by `full`.
+pub(crate) fn native<P, S>(_: P, _: S) -> Handler
+where
+    P: Fn(&Cpu, &Op) -> Result<*mut u8, Miss> + Copy,
+    S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+{
+    unsafe extern "sysv64-unwind" fn run<P, S>(cpu: &mut Cpu, op: *const Op) -> Chain
+    where
+        P: Fn(&Cpu, &Op) -> Result<*mut u8, Miss> + Copy,
+        S: Fn(&mut Cpu, &Op) -> Ran + Copy,
+    {
+        // SAFETY: the caller's promise for this op, whose number is of such a thunk,
+        // and for the next one.
+        unsafe {
+            match the::<P>()(cpu, &*op) {
+                Ok(memory) => {
+                    let thunk = cpu.thunks.link((*op).imm.cast_unsigned());
+                    thunk(cpu, op, memory, std::ptr::null_mut())
+                }
+                Err(Miss) => full::<S>(cpu, op),
+            }
+        }
+    }
+    run::<P, S>
+}
+
+/// Where a thunk goes on, with the same op, that has to give up.
+pub(crate) fn given_up<S: Fn(&mut Cpu, &Op) -> Ran + Copy>(_: S) -> Handler {
+    full::<S>
+}
+
+/// Executes an op that [`reaching`] or [`native`] have found no fast way for.
 #[cold]
 #[inline(never)]
-unsafe fn full<S: Fn(&mut Cpu, &Op) -> Ran + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+unsafe extern "sysv64-unwind" fn full<S: Fn(&mut Cpu, &Op) -> Ran + Copy>(
+    cpu: &mut Cpu,
+    op: *const Op,
+) -> Chain {
     // SAFETY: the caller's promise for this op, and for the next one.
     unsafe {
         let ran = the::<S>()(cpu, &*op);
@@ -166,7 +213,7 @@ where
     BF: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
     BS: Fn(&mut Cpu, &Op) -> Ran + Copy,
 {
-    unsafe fn run<F, S, BF, BS>(cpu: &mut Cpu, op: *const Op) -> Chain
+    unsafe extern "sysv64-unwind" fn run<F, S, BF, BS>(cpu: &mut Cpu, op: *const Op) -> Chain
     where
         F: Fn(&mut Cpu, &Op) -> Result<Flow, Miss> + Copy,
         S: Fn(&mut Cpu, &Op) -> Ran + Copy,
@@ -192,7 +239,10 @@ where
 ///
 /// It must be put into an op only if the next one is of the second instruction.
 pub(crate) fn pair<F: Fn(&mut Cpu, &Op, &Op) + Copy>(_: F) -> Handler {
-    unsafe fn run<F: Fn(&mut Cpu, &Op, &Op) + Copy>(cpu: &mut Cpu, op: *const Op) -> Chain {
+    unsafe extern "sysv64-unwind" fn run<F: Fn(&mut Cpu, &Op, &Op) + Copy>(
+        cpu: &mut Cpu,
+        op: *const Op,
+    ) -> Chain {
         // SAFETY: the caller's promise for this op, the next, and the one after it.
         unsafe {
             let second = op.add(1);
@@ -204,7 +254,7 @@ pub(crate) fn pair<F: Fn(&mut Cpu, &Op, &Op) + Copy>(_: F) -> Handler {
 }
 
 /// The handler of the op after the last instruction of a block: RIP is its place.
-pub(crate) unsafe fn end(cpu: &mut Cpu, op: *const Op) -> Chain {
+pub(crate) unsafe extern "sysv64-unwind" fn end(cpu: &mut Cpu, op: *const Op) -> Chain {
     // SAFETY: the caller's promise.
     unsafe {
         cpu.s.rip = cpu.this_rip(&*op);

@@ -93,19 +93,27 @@ impl Cpu {
     #[inline(always)]
     fn stepping(&self) -> bool {
         self.shadow
-            || self.s.rflags & (rflags::TF | rflags::RF) != 0
+            || self.s.rflags & rflags::TF != 0
             || self.pending_db != 0
             || self.s.dr7 & dr7::ENABLES != 0
             || self.limited()
     }
 
+    /// True if the engine has something to do before the next instruction.
+    #[inline(always)]
+    pub(crate) fn unsettled(&self) -> bool {
+        self.stepping() || self.s.rflags & rflags::RF != 0 || self.activity != Activity::Active
+    }
+
     /// Code outside 64-bit mode whose segment ends before 4 GiB: each
     /// instruction is checked against the limit (*SDM vol. 3A §5.3*).
+    #[inline(always)]
     fn limited(&self) -> bool {
         !self.s.long64() && self.s.seg[1].limit != u32::MAX
     }
 
     /// Decoding mode of the current code segment.
+    #[inline(always)]
     pub(crate) fn mode(&self) -> Mode {
         if self.s.long64() {
             Mode::Bits64
@@ -161,10 +169,19 @@ impl Engine {
             let before = self.cpu.retired;
             if self.cpu.stepping() {
                 self.step();
-            } else if let Err(exception) = self.blocks(end)
-                && !self.cpu.take_retry()
-            {
-                self.cpu.raise(exception);
+            } else {
+                // It holds off instruction breakpoints, of which there are none, and goes
+                // with the first instruction that completes (SDM vol. 3B §17.3.1.1).
+                let resumed = self.cpu.s.rflags & rflags::RF;
+                self.cpu.s.rflags &= !rflags::RF;
+                if let Err(exception) = self.blocks(end) {
+                    if self.cpu.retired == before {
+                        self.cpu.s.rflags |= resumed;
+                    }
+                    if !self.cpu.take_retry() {
+                        self.cpu.raise(exception);
+                    }
+                }
             }
             // A handler that faults at once retires nothing: a turn without
             // progress counts against the budget all the same.
@@ -347,7 +364,7 @@ impl Engine {
             if cpu.attention() != 0 || cpu.retired >= end {
                 return Ok(());
             }
-            if !settled && (cpu.stepping() || cpu.activity != Activity::Active) {
+            if !settled && cpu.unsettled() {
                 return Ok(());
             }
         }

@@ -57,7 +57,9 @@ impl LazyFlags {
     /// PF.
     #[inline(always)]
     pub fn pf(&self) -> bool {
-        ((self.result ^ (self.aux >> 8)) as u8).count_ones() & 1 == 0
+        let byte = (self.result ^ (self.aux >> 8)) as u8;
+        // The parities of sixteen half bytes.
+        0x9669u16 >> ((byte ^ byte >> 4) & 15) & 1 != 0
     }
     /// AF.
     #[inline(always)]
@@ -66,29 +68,33 @@ impl LazyFlags {
     }
 
     /// The six flags at their RFLAGS positions.
+    #[inline]
     pub fn get(&self) -> u64 {
-        let bit = |on: bool, mask: u64| if on { mask } else { 0 };
-        bit(self.cf(), rflags::CF)
-            | bit(self.pf(), rflags::PF)
-            | bit(self.af(), rflags::AF)
-            | bit(self.zf(), rflags::ZF)
-            | bit(self.sf(), rflags::SF)
-            | bit(self.of(), rflags::OF)
+        let at = |on: bool, mask: u64| u64::from(on) << mask.trailing_zeros();
+        at(self.cf(), rflags::CF)
+            | at(self.pf(), rflags::PF)
+            | at(self.af(), rflags::AF)
+            | at(self.zf(), rflags::ZF)
+            | at(self.sf(), rflags::SF)
+            | at(self.of(), rflags::OF)
     }
 
     /// Sets all six flags from an RFLAGS image.
+    #[inline]
     pub fn set_all(&mut self, image: u64) {
-        let on = |mask: u64| image & mask != 0;
-        self.result = u64::from(!on(rflags::ZF));
-        let parity_now_even = (self.result as u8).count_ones() & 1 == 0;
-        self.aux = if on(rflags::CF) { CF } else { 0 };
-        self.aux |= if on(rflags::OF) != on(rflags::CF) { PO } else { 0 };
-        self.aux |= if on(rflags::AF) { AF } else { 0 };
-        self.aux |= u64::from(on(rflags::SF));
-        self.aux |= u64::from(on(rflags::PF) != parity_now_even) << 8;
+        let bit = |mask: u64| image >> mask.trailing_zeros() & 1;
+        let (cf, zf) = (bit(rflags::CF), bit(rflags::ZF));
+        // Zero or one, whose parity is ZF, too.
+        self.result = zf ^ 1;
+        self.aux = cf << 63
+            | (bit(rflags::OF) ^ cf) << 62
+            | bit(rflags::AF) << 3
+            | bit(rflags::SF)
+            | (bit(rflags::PF) ^ zf) << 8;
     }
 
     /// Replaces the flags in `mask` (RFLAGS positions) by those of `image`.
+    #[inline]
     pub fn update(&mut self, mask: u64, image: u64) {
         let kept = if mask & rflags::STATUS == rflags::STATUS { 0 } else { self.get() & !mask };
         self.set_all(kept | image & mask);

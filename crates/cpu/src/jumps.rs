@@ -175,7 +175,7 @@ impl Cpu {
     /// The block at RIP that follows `block`, if the jump cache leads to one.
     fn jump(&mut self, block: &Block) -> Option<BlockRef> {
         if !block.linkable || block.kind.mode != Mode::Bits64 {
-            return None;
+            return self.jump_anew();
         }
         let rip = self.s.rip;
         let offset = rip.wrapping_sub(self.s.regs.page_ip());
@@ -190,7 +190,19 @@ impl Cpu {
         Some(to)
     }
 
+    /// The same after a block whose end may have changed flags, privilege level, mode
+    /// or translations: what the engine looks at between such blocks is looked at here.
+    fn jump_anew(&mut self) -> Option<BlockRef> {
+        if self.unsettled() || self.mode() != Mode::Bits64 {
+            return None;
+        }
+        let to = self.known_block(self.s.rip, Kind { mode: Mode::Bits64, single: false })?;
+        self.s.regs.set_page_ip(self.s.rip & PAGE_MASK);
+        Some(to)
+    }
+
     /// The block of that kind at linear address `la`, if the jump cache leads to it.
+    #[inline]
     pub(crate) fn known_block(&self, la: u64, kind: Kind) -> Option<BlockRef> {
         let page = self.tlb.fetch(la, self.s.cpl == 3)?;
         self.jumps.get(kind.key(page | la & !PAGE_MASK))

@@ -96,6 +96,8 @@ pub struct Cpu {
     pub nmi_blocked: bool,
     /// Every user access is looked at (#AC).
     align_check: bool,
+    /// Vector instructions that may not be used: see [`exec::vector::closed`].
+    vector_closed: u8,
     /// PAUSE instructions executed.
     pauses: u32,
     /// What it is doing.
@@ -152,6 +154,7 @@ impl Cpu {
             shadow: false,
             nmi_blocked: false,
             align_check: false,
+            vector_closed: 0,
             pauses: 0,
             activity: Activity::Active,
             exceptions: [0; 32],
@@ -173,7 +176,7 @@ impl Cpu {
         cpu.power_up();
         *shared::lock(&cpu.shared.apic) = cpu.new_apic();
         cpu.update_apic();
-        cpu.update_rights();
+        cpu.control_changed();
         cpu
     }
 

@@ -35,6 +35,7 @@ pub(crate) fn is_null(selector: u16) -> bool {
 }
 
 /// The hidden part that a descriptor gives, its accessed bit taken as set.
+#[inline]
 pub(crate) fn cached(selector: u16, descriptor: Descriptor) -> Segment {
     Segment {
         selector,
@@ -76,6 +77,7 @@ impl Cpu {
 
     /// Linear address of the descriptor of `bytes` bytes that `selector`
     /// names; `None` if it lies beyond its table's limit.
+    #[inline]
     pub(crate) fn descriptor_address(&self, selector: u16, bytes: u64) -> Option<u64> {
         let (base, limit) = if selector & 4 == 0 {
             (self.s.gdtr.base, u64::from(self.s.gdtr.limit))
@@ -89,6 +91,7 @@ impl Cpu {
     }
 
     /// Reads the eight-byte descriptor that `selector` names; `None` beyond the limit.
+    #[inline]
     pub(crate) fn read_descriptor(&mut self, selector: u16) -> Result<Option<Descriptor>, Exception> {
         match self.descriptor_address(selector, 8) {
             Some(la) => Ok(Some(Descriptor(self.read_system::<u64>(la)?))),
@@ -112,6 +115,7 @@ impl Cpu {
     }
 
     /// Sets the accessed bit of a code or data segment, if it is clear.
+    #[inline]
     pub(crate) fn set_accessed(&mut self, selector: u16, descriptor: Descriptor) -> Result<(), Exception> {
         if descriptor.0 & 1 << 40 == 0
             && let Some(la) = self.descriptor_address(selector, 8)
@@ -219,6 +223,7 @@ impl Cpu {
     }
 
     /// A flat code segment, as SYSCALL and its relatives load it without a descriptor.
+    #[inline]
     pub(crate) fn set_flat_code(&mut self, selector: u16, dpl: u8, long: bool) {
         let size = if long { 1 << 21 } else { 1 << 22 };
         let attr = Attr(0x0080_9b00 | u32::from(dpl) << 13 | size);
@@ -226,6 +231,7 @@ impl Cpu {
     }
 
     /// A flat stack segment, likewise.
+    #[inline]
     pub(crate) fn set_flat_stack(&mut self, selector: u16, dpl: u8) {
         let attr = Attr(0x00c0_9300 | u32::from(dpl) << 13);
         self.s.seg[Seg::Ss as usize] = Segment { selector, attr, limit: u32::MAX, base: 0 };
@@ -246,6 +252,7 @@ impl Cpu {
     }
 
     /// Reads bytes at offset `at` of the TSS; `#TS` with TR's selector beyond its limit.
+    #[inline]
     pub(crate) fn read_tss<W: mem::raw::Width>(&mut self, at: u64) -> Result<W, Exception> {
         if !self.s.tr.attr.present() || at + W::BYTES - 1 > u64::from(self.s.tr.limit) {
             return Err(invalid_tss(self.s.tr.selector));

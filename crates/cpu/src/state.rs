@@ -263,6 +263,7 @@ impl State {
     }
 
     /// RFLAGS as PUSHF and exception delivery see it.
+    #[inline]
     pub fn rflags(&self) -> u64 {
         self.rflags | self.flags.get()
     }

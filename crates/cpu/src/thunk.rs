@@ -4,7 +4,8 @@
 //! builders assemble a few host instructions — load the operands from the
 //! state, the instruction itself, store the result — and keep them here;
 //! equal code is kept once. This is the only place that makes host code, and
-//! the only one that calls it.
+//! the only one that runs it: by a call, or as a link of the chain of handlers
+//! ([`crate::chain`]), which goes on to the next op by itself.
 //!
 //! The memory is mapped twice, writable and executable, never both at one address.
 
@@ -12,7 +13,9 @@ use std::collections::HashMap;
 
 use iced_x86::CpuidFeature;
 
-use crate::{Model, State};
+use crate::chain::Chain;
+use crate::op::Op;
+use crate::{Cpu, Model};
 
 /// Bytes of host code a processor may keep.
 const SIZE: usize = 4 << 20;
@@ -24,6 +27,9 @@ const RESERVE: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Scratch(pub [u8; 64]);
+
+/// A thunk as a link of the chain of handlers.
+pub type Link = unsafe extern "sysv64-unwind" fn(&mut Cpu, *const Op, *mut u8, *mut u8) -> Chain;
 
 /// Host code for a processor's thunks.
 pub struct Thunks {
@@ -73,12 +79,12 @@ impl Thunks {
         }
     }
 
-    /// Keeps host code and returns its number for [`Thunks::call`]. The code
-    /// follows the System V calling convention for
-    /// `fn(state: *mut State, memory: *mut u8, scratch: *mut u8) -> u64`
-    /// (RDI, RSI, RDX, RAX): it may change RAX, RCX, RDX, RSI, RDI, R8–R11 and
-    /// all vector registers, leaves the x87 stack empty with its control word
-    /// and MXCSR as found, DF clear, and ends in RET.
+    /// Keeps host code and returns its number for [`Thunks::call`] and
+    /// [`Thunks::link`]. The code follows the System V calling convention: it finds
+    /// its arguments in RDI, RSI, RDX and RCX, may change RAX, RCX, RDX, RSI, RDI,
+    /// R8–R11 and all vector registers, leaves the x87 stack empty with its control
+    /// word and MXCSR as found but for flags, DF clear, and ends in RET, with a result in
+    /// RAX, or in a jump to what follows the same convention.
     pub fn add(&mut self, code: &[u8]) -> Option<u32> {
         if let Some(&known) = self.known.get(code) {
             return Some(known);
@@ -109,17 +115,35 @@ impl Thunks {
     ///
     /// # Safety
     /// `number` is from [`Thunks::add`] since the last [`Thunks::clear`], of
-    /// code that keeps the promise made there, and uses `memory` and `scratch`
+    /// code that keeps the promise made there, and uses its arguments
     /// only as far as they are valid.
     #[inline(always)]
-    pub unsafe fn call(&self, number: u32, state: *mut State, memory: *mut u8, scratch: *mut u8) -> u64 {
-        type Code = unsafe extern "sysv64" fn(*mut State, *mut u8, *mut u8) -> u64;
-        debug_assert!((number as usize) < self.used);
+    pub unsafe fn call(&self, number: u32, arguments: [*mut u8; 4]) -> u64 {
+        type Code = unsafe extern "sysv64" fn(*mut u8, *mut u8, *mut u8, *mut u8) -> u64;
+        let [rdi, rsi, rdx, rcx] = arguments;
         // SAFETY: the caller vouches for the number and so for the code there.
         unsafe {
-            let code: Code = std::mem::transmute(self.executable.add(number as usize));
-            code(state, memory, scratch)
+            let code: Code = std::mem::transmute(self.code(number));
+            code(rdi, rsi, rdx, rcx)
         }
+    }
+
+    /// A thunk that executes an op as [`crate::chain::Handler`] does, on a memory
+    /// operand, and goes on to the next one if its last argument is null.
+    ///
+    /// # Safety
+    /// As for [`Thunks::call`]; the code is such a thunk.
+    #[inline(always)]
+    pub unsafe fn link(&self, number: u32) -> Link {
+        // SAFETY: the caller vouches for the code there.
+        unsafe { std::mem::transmute(self.code(number)) }
+    }
+
+    #[inline(always)]
+    fn code(&self, number: u32) -> *const u8 {
+        debug_assert!((number as usize) < self.used);
+        // Inside the mapping, as the number is.
+        self.executable.wrapping_add(number as usize)
     }
 }
 
@@ -169,11 +193,12 @@ mod tests {
     #[test]
     fn code_is_kept_once_and_runs() {
         let mut thunks = Thunks::new().expect("executable memory");
-        // lea rax, [rsi + rdx]; ret
-        let number = thunks.add(&[0x48, 0x8d, 0x04, 0x16, 0xc3]).unwrap();
-        assert_eq!(thunks.add(&[0x48, 0x8d, 0x04, 0x16, 0xc3]), Some(number));
+        // lea rax, [rdx + rcx]; ret
+        let number = thunks.add(&[0x48, 0x8d, 0x04, 0x0a, 0xc3]).unwrap();
+        assert_eq!(thunks.add(&[0x48, 0x8d, 0x04, 0x0a, 0xc3]), Some(number));
+        let none = std::ptr::null_mut();
         // SAFETY: the code above touches nothing but RAX.
-        let sum = unsafe { thunks.call(number, std::ptr::null_mut(), 40 as *mut u8, 2 as *mut u8) };
+        let sum = unsafe { thunks.call(number, [none, none, 40 as *mut u8, 2 as *mut u8]) };
         assert_eq!(sum, 42);
     }
 }

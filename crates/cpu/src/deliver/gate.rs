@@ -4,6 +4,7 @@
 use arch::paging::is_canonical;
 use arch::regs::{Seg, gpr};
 use arch::{Exception, Vector};
+use zerocopy::IntoBytes;
 
 use super::{Event, Source};
 use crate::Cpu;
@@ -94,11 +95,7 @@ impl Cpu {
             self.s.regs.get(gpr::RSP),
             u64::from(self.s.seg[Seg::Ss as usize].selector),
         ];
-        let mut frame = [0; 48];
-        for (bytes, word) in frame.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        let frame = if event.error.is_some() { &frame[..] } else { &frame[8..] };
+        let frame = if event.error.is_some() { words.as_bytes() } else { words[1..].as_bytes() };
         let bottom = top.wrapping_sub(frame.len() as u64);
         if !is_canonical(bottom) || !is_canonical(top.wrapping_sub(1)) {
             return Err(Exception::SS0);

@@ -13,7 +13,7 @@ mod segment;
 mod shift;
 mod string;
 pub(crate) mod system;
-mod vector;
+pub(crate) mod vector;
 mod x87;
 mod xstate;
 

@@ -193,14 +193,25 @@ impl Cpu {
 
     /// Reads with rights that need not be those of the current mode: implicit
     /// accesses to descriptor tables and the TSS are supervisor accesses.
+    #[inline]
     pub(crate) fn read_system<W: Width>(&mut self, la: u64) -> Result<W, Exception> {
+        let entry = self.tlb.entry_for(la, Rights::Supervisor as u8);
+        if entry.read == self.tlb.tag(la.wrapping_add(W::BYTES - 1)) {
+            // SAFETY: as in `load`.
+            return Ok(unsafe { W::load(entry.addend.wrapping_add(la) as *const u8) });
+        }
+        self.read_system_slow(la, W::BYTES).map(W::truncate)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_system_slow(&mut self, la: u64, n: u64) -> Result<u64, Exception> {
         let mut buf = [0; 8];
-        let bytes = &mut buf[..W::BYTES as usize];
-        if !is_canonical(la) || !is_canonical(la.wrapping_add(W::BYTES - 1)) {
+        if !is_canonical(la) || !is_canonical(la.wrapping_add(n - 1)) {
             return Err(Exception::GP0);
         }
-        self.read_with(la, bytes, Rights::Supervisor)?;
-        Ok(W::truncate(u64::from_le_bytes(buf)))
+        self.read_with(la, &mut buf[..n as usize], Rights::Supervisor)?;
+        Ok(u64::from_le_bytes(buf))
     }
 
     /// Writes with supervisor rights, for implicit accesses.

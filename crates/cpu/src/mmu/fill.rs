@@ -35,6 +35,7 @@ impl Cpu {
     }
 
     /// Rights of explicit data accesses in the current mode.
+    #[inline]
     pub(crate) fn rights(&self) -> Rights {
         if self.s.cpl == 3 {
             Rights::User
@@ -46,6 +47,7 @@ impl Cpu {
     }
 
     /// To be called when CPL, RFLAGS.AC, CR0.AM or CR4.SMAP have changed.
+    #[inline]
     pub fn update_rights(&mut self) {
         let rights = self.rights();
         self.align_check = rights == Rights::User
@@ -75,7 +77,7 @@ impl Cpu {
     /// the TLB does not hold it. `la` is canonical.
     pub(crate) fn translate(&mut self, la: u64, access: Access, rights: Rights) -> Result<Place, Exception> {
         let tag = self.tlb.tag(la);
-        let entry = *self.tlb.entry_mut(la, rights as u8);
+        let entry = *self.tlb.entry_for(la, rights as u8);
         let found = if access == Access::Write { entry.write } else { entry.read };
         let entry = if found & !SLOW == tag { entry } else { self.fill(la, access, rights)? };
         let gpa = entry.gpa | la & !PAGE_MASK;

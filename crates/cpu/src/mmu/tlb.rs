@@ -128,6 +128,13 @@ impl Tlb {
     }
 
     /// The entry for `la` with given rights.
+    #[inline]
+    pub fn entry_for(&self, la: u64, rights: u8) -> &Entry {
+        &self.entries[(rights as usize).min(2) * SIZE + slot(la, self.salt, SIZE)]
+    }
+
+    /// The same, to be changed.
+    #[inline]
     pub fn entry_mut(&mut self, la: u64, rights: u8) -> &mut Entry {
         &mut self.entries[(rights as usize).min(2) * SIZE + slot(la, self.salt, SIZE)]
     }

@@ -6,6 +6,7 @@ use arch::descriptor::{Attr, Descriptor, system_type};
 use arch::paging::is_canonical;
 use arch::regs::{Seg, gpr};
 use arch::{Exception, Vector};
+use zerocopy::IntoBytes;
 
 use crate::Cpu;
 use crate::op::Op;
@@ -137,16 +138,12 @@ impl Cpu {
             self.s.regs.get(gpr::RSP),
             u64::from(self.s.seg[SS].selector),
         ];
-        let mut frame = [0; 32];
-        for (bytes, word) in frame.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
         let bottom = top.wrapping_sub(32);
         if !is_canonical(bottom) || !is_canonical(top.wrapping_sub(1)) {
             return Err(Exception::new(Vector::StackFault, 0));
         }
         self.set_accessed(gate.target, code)?;
-        self.write_frame(cpl, bottom, &frame)?;
+        self.write_frame(cpl, bottom, words.as_bytes())?;
         self.s.seg[CS] = cached(gate.target & !3 | u16::from(cpl), code);
         let attr = Attr(u32::from(cpl) << 13);
         self.s.seg[SS] = Segment { selector: u16::from(cpl), attr, ..Segment::default() };

@@ -9,6 +9,7 @@ use mem::raw::Width;
 
 use crate::chain::any;
 use crate::decode::Build;
+use crate::exec::vector;
 use crate::mmu::walk::{Paging, PagingMode};
 use crate::op::{Flow, Handler, Op};
 use crate::ops::{Gate, Group, Row};
@@ -70,6 +71,7 @@ pub(crate) fn is_xcr0(model: &Model, value: Xcr0) -> bool {
 impl Cpu {
     /// To be called when CR0, CR4, EFER or XCR0 have changed.
     pub(crate) fn control_changed(&mut self) {
+        self.vector_closed = vector::closed(&self.s);
         self.update_rights();
     }
 

@@ -15,6 +15,7 @@ type Ran = Result<Flow, Exception>;
 
 impl Cpu {
     /// Replaces the bits of RFLAGS in `mask` by those of `image`.
+    #[inline]
     pub fn set_rflags(&mut self, image: u64, mask: u64) {
         let status = mask & rflags::STATUS;
         self.s.flags.update(status, image);

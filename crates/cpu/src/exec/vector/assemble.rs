@@ -1,9 +1,10 @@
 //! Assembles thunks: operands from the state into host registers, the guest's
 //! instruction itself, results back into the state.
 //!
-//! Vector registers keep their numbers. General registers become R8 and R9,
-//! the memory operand becomes `[rsi]`. Code that obeys MXCSR has two ways in,
-//! chosen by RDX; see [`Control`].
+//! The arguments are the processor, the op, the memory operand and what is asked of
+//! the thunk. If the last is null, it goes on to the next op by itself; else it returns.
+//! Vector registers keep their numbers. General registers become R10 and R11,
+//! the memory operand becomes `[rdx]`.
 
 use std::mem::offset_of;
 
@@ -12,11 +13,13 @@ use iced_x86::{
     OpKind, Register,
 };
 
-use crate::State;
+use crate::chain::{Chain, Handler};
+use crate::op::Op;
 use crate::state::X87;
+use crate::{Cpu, State};
 
-/// What a thunk that obeys MXCSR finds at RDX. Without (RDX zero) it runs
-/// under the host's MXCSR, whose control bits are the reset value's, and gives
+/// What a thunk that returns finds at its last argument, if it obeys MXCSR. One that
+/// goes on runs under the host's MXCSR, whose control bits are the reset value's, and gives
 /// up, having stored nothing, if the instruction may have raised a flag that
 /// the guest's MXCSR lacks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,12 +42,21 @@ pub(super) const NEVER_STORE: u32 = 0x40;
 /// What else a thunk has to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
+    /// Where it goes on with AX as LAHF and SETO AL leave it, if it sets status flags.
+    pub(super) onward: WithFlags,
+    /// Where it goes on with the same op if it gives up.
+    pub(super) given_up: Handler,
     /// The instruction obeys MXCSR.
     pub(super) mxcsr: bool,
     /// It sets status flags.
     pub(super) flags: bool,
 }
 
+/// Sets status flags from AX and goes on.
+pub(super) type WithFlags = unsafe extern "sysv64-unwind" fn(&mut Cpu, *const Op, u64) -> Chain;
+
+// The state comes first in the processor.
+const _: () = assert!(offset_of!(Cpu, s) == 0);
 const VEC: i64 = offset_of!(State, vec) as i64;
 const REGS: i64 = offset_of!(State, regs) as i64;
 const ST: i64 = (offset_of!(State, x87) + offset_of!(X87, st)) as i64;
@@ -61,67 +73,66 @@ enum Place {
     General { number: i64, host: Register },
 }
 
-/// Thunks return the new MXCSR flags in bits 5:0 of RAX (zero if everything is
-/// done) and AX as LAHF and SETO AL leave it in bits 47:32.
+/// Thunks that return give AX as LAHF and SETO AL leave it, if they set flags.
 pub(super) fn assemble(insn: &Instruction, needs: Needs) -> Option<Vec<u8>> {
     let vex = insn.code().encoding() == EncodingKind::VEX;
     let mut plan = Plan::new(insn, vex)?;
     let mut out = Assembler { code: Vec::new(), encoder: Encoder::new(64), vex };
-    let mut slow = None;
+    if plan.strings {
+        out.raw(&[0x49, 0x89, 0xd0, 0x49, 0x89, 0xc9]); // mov r8, rdx; mov r9, rcx
+    }
+    // Is it to return?
+    let returns: &[u8] = if plan.strings { &[0x4d, 0x85, 0xc9] } else { &[0x48, 0x85, 0xc9] };
     if needs.mxcsr {
-        out.raw(&[0x48, 0x85, 0xd2]); // test rdx, rdx
+        out.raw(returns); // test rcx, rcx
         let over = out.jump(0x74); // jz
-        out.raw(&[0x0f, 0xae, 0x12]); // ldmxcsr [rdx]
+        out.raw(&[0x0f, 0xae, 0x11]); // ldmxcsr [rcx]
         out.land(over)?;
     }
     // The wide ones last: one register may be an operand of both widths.
     plan.loads.sort_by_key(|place| matches!(place, Place::Vector { wide: true, .. }));
+    plan.stores.dedup();
     for &place in &plan.loads {
         out.load(place)?;
     }
     out.emit(&plan.insn)?;
     if needs.flags {
         out.raw(&[0x9f, 0x0f, 0x90, 0xc0]); // lahf; seto al
-        out.raw(&[0x44, 0x0f, 0xb7, 0xd0]); // movzx r10d, ax
+        out.raw(&[0x44, 0x0f, 0xb7, 0xd8]); // movzx r11d, ax
     }
-    let mut done = None;
-    let mut store = None;
     if needs.mxcsr {
-        out.raw(&[0x48, 0x85, 0xd2]); // test rdx, rdx
-        slow = Some(out.long_jump(0x85)); // jnz
+        out.raw(returns);
+        let controlled = out.long_jump(0x85); // jnz
         out.raw(&[0x0f, 0xae, 0x5c, 0x24, 0xf8]); // stmxcsr [rsp-8]
-        out.raw(&[0x8b, 0x44, 0x24, 0xf8]); // mov eax, [rsp-8]
-        out.raw(&[0x8b, 0x8f]); // mov ecx, [rdi+MXCSR]
+        out.raw(&[0x8b, 0x87]); // mov eax, [rdi+MXCSR]
         out.raw(&i32::try_from(MXCSR).ok()?.to_le_bytes());
-        out.raw(&[0xf7, 0xd1, 0x21, 0xc8]); // not ecx; and eax, ecx
-        out.raw(&[0x83, 0xe0, 0x3f]); // and eax, 0x3f
-        done = Some(out.long_jump(0x85)); // jnz
-        store = Some(out.code.len());
-    }
-    plan.stores.dedup();
-    for &place in &plan.stores {
-        out.store(place)?;
-    }
-    out.tidy(plan.mmx);
-    if !needs.mxcsr {
-        out.raw(&[0x31, 0xc0]); // xor eax, eax
-    }
-    if needs.flags {
-        out.raw(&[0x49, 0xc1, 0xe2, 0x20, 0x4c, 0x09, 0xd0]); // shl r10, 32; or rax, r10
-    }
-    out.raw(&[0xc3]);
-    if let (Some(slow), Some(done), Some(store)) = (slow, done, store) {
-        out.land_long(slow)?;
-        out.raw(&[0x0f, 0xae, 0x5a, 0x0c]); // stmxcsr [rdx+12]
-        out.raw(&[0x0f, 0xae, 0x52, 0x04]); // ldmxcsr [rdx+4]
-        out.raw(&[0x8b, 0x42, 0x0c, 0x83, 0xe0, 0x3f]); // mov eax, [rdx+12]; and eax, 0x3f
-        out.raw(&[0x89, 0xc1, 0x83, 0xc9, 0x40]); // mov ecx, eax; or ecx, NEVER_STORE
-        out.raw(&[0x85, 0x4a, 0x08]); // test [rdx+8], ecx
-        let back = out.long_jump(0x84); // jz
-        out.patch_long(back, store)?;
-        out.land_long(done)?;
+        out.raw(&[0xf7, 0xd0, 0x23, 0x44, 0x24, 0xf8]); // not eax; and eax, [rsp-8]
+        out.raw(&[0xa8, 0x3f]); // test al, 0x3f
+        let given_up = out.long_jump(0x85); // jnz
+        out.finish(&plan)?;
+        out.onward(needs)?;
+        out.land_long(given_up)?;
         out.tidy(plan.mmx);
-        out.raw(&[0xc3]);
+        out.leave_for(needs.given_up as usize);
+        out.land_long(controlled)?;
+        out.raw(&[0x0f, 0xae, 0x59, 0x0c]); // stmxcsr [rcx+12]
+        out.raw(&[0x0f, 0xae, 0x51, 0x04]); // ldmxcsr [rcx+4]
+        out.raw(&[0x8b, 0x41, 0x0c, 0x83, 0xe0, 0x3f]); // mov eax, [rcx+12]; and eax, 0x3f
+        out.raw(&[0x83, 0xc8, 0x40]); // or eax, NEVER_STORE
+        out.raw(&[0x85, 0x41, 0x08]); // test [rcx+8], eax
+        let reported = out.long_jump(0x85); // jnz
+        out.finish(&plan)?;
+        out.give_back(needs);
+        out.land_long(reported)?;
+        out.tidy(plan.mmx);
+        out.give_back(needs);
+    } else {
+        out.finish(&plan)?;
+        out.raw(returns);
+        let back = out.long_jump(0x85); // jnz
+        out.onward(needs)?;
+        out.land_long(back)?;
+        out.give_back(needs);
     }
     Some(out.code)
 }
@@ -131,18 +142,22 @@ struct Plan {
     loads: Vec<Place>,
     stores: Vec<Place>,
     mmx: bool,
+    /// A comparison of strings, which may have operands in RAX, RCX and RDX: the memory
+    /// operand becomes `[r8]`, and what is asked R9.
+    strings: bool,
 }
 
 impl Plan {
     fn new(insn: &Instruction, vex: bool) -> Option<Plan> {
         let mut factory = InstructionInfoFactory::new();
         let info = factory.info(insn);
-        let mut plan = Plan { insn: *insn, loads: Vec::new(), stores: Vec::new(), mmx: false };
-        let mut spare = [Register::R8, Register::R9].into_iter();
+        let strings = is_string_comparison(insn.mnemonic());
+        let mut plan = Plan { insn: *insn, loads: Vec::new(), stores: Vec::new(), mmx: false, strings };
+        let mut spare = [Register::R10, Register::R11].into_iter();
         for n in 0..insn.op_count() {
             let (reads, writes) = access(info.op_access(n));
             match insn.op_kind(n) {
-                OpKind::Memory => plan.memory_to_rsi(),
+                OpKind::Memory => plan.move_memory(),
                 OpKind::Register => {
                     let register = insn.op_register(n);
                     let number = register.number() as i64;
@@ -174,9 +189,9 @@ impl Plan {
         Some(plan)
     }
 
-    fn memory_to_rsi(&mut self) {
+    fn move_memory(&mut self) {
         let insn = &mut self.insn;
-        insn.set_memory_base(Register::RSI);
+        insn.set_memory_base(if self.strings { Register::R8 } else { Register::RDX });
         insn.set_memory_index(Register::None);
         insn.set_memory_index_scale(1);
         insn.set_memory_displacement64(0);
@@ -223,6 +238,26 @@ impl Plan {
     }
 }
 
+/// PCMPESTRI, PCMPISTRM and their like, which also take a 16-byte memory operand
+/// that lies anywhere.
+pub(super) fn is_string_comparison(mnemonic: M) -> bool {
+    matches!(
+        mnemonic,
+        M::Pcmpestri
+            | M::Pcmpestri64
+            | M::Pcmpestrm
+            | M::Pcmpestrm64
+            | M::Pcmpistri
+            | M::Pcmpistrm
+            | M::Vpcmpestri
+            | M::Vpcmpestri64
+            | M::Vpcmpestrm
+            | M::Vpcmpestrm64
+            | M::Vpcmpistri
+            | M::Vpcmpistrm
+    )
+}
+
 /// Whether an operand is read, and whether it is written.
 fn access(access: OpAccess) -> (bool, bool) {
     use OpAccess::{CondRead, CondWrite, Read, ReadCondWrite, ReadWrite, Write};
@@ -236,8 +271,8 @@ fn access(access: OpAccess) -> (bool, bool) {
 fn resize(host: Register, like: Register) -> Option<Register> {
     Some(match (host, like.size()) {
         (_, 8) => host,
-        (Register::R8, 4) => Register::R8D,
-        (Register::R9, 4) => Register::R9D,
+        (Register::R10, 4) => Register::R10D,
+        (Register::R11, 4) => Register::R11D,
         _ => return None,
     })
 }
@@ -276,13 +311,43 @@ impl Assembler {
     }
 
     fn land_long(&mut self, from: usize) -> Option<()> {
-        self.patch_long(from, self.code.len())
-    }
-
-    fn patch_long(&mut self, from: usize, to: usize) -> Option<()> {
-        let distance = i32::try_from(to as i64 - from as i64).ok()?;
+        let distance = i32::try_from(self.code.len() - from).ok()?;
         self.code[from - 4..from].copy_from_slice(&distance.to_le_bytes());
         Some(())
+    }
+
+    /// Results back into the state, and the host's registers as its code expects them.
+    fn finish(&mut self, plan: &Plan) -> Option<()> {
+        plan.stores.iter().try_for_each(|&place| self.store(place))?;
+        self.tidy(plan.mmx);
+        Some(())
+    }
+
+    /// Goes on after the instruction.
+    fn onward(&mut self, needs: Needs) -> Option<()> {
+        if needs.flags {
+            self.raw(&[0x44, 0x89, 0xda]); // mov edx, r11d
+            self.leave_for(needs.onward as usize);
+        } else {
+            self.raw(&[0x48, 0x83, 0xc6, u8::try_from(size_of::<Op>()).ok()?]); // add rsi, size of an op
+            self.raw(&[0xff, 0x66, u8::try_from(offset_of!(Op, run)).ok()?]); // jmp [rsi+RUN]
+        }
+        Some(())
+    }
+
+    /// Jumps to code of this program.
+    fn leave_for(&mut self, to: usize) {
+        self.raw(&[0x48, 0xb8]); // mov rax, to
+        self.raw(&(to as u64).to_le_bytes());
+        self.raw(&[0xff, 0xe0]); // jmp rax
+    }
+
+    /// Returns to the caller.
+    fn give_back(&mut self, needs: Needs) {
+        if needs.flags {
+            self.raw(&[0x44, 0x89, 0xd8]); // mov eax, r11d
+        }
+        self.raw(&[0xc3]);
     }
 
     fn load(&mut self, place: Place) -> Option<()> {

@@ -9,7 +9,6 @@ use arch::regs::{Cr0, Cr4};
 use iced_x86::Mnemonic as M;
 use mem::raw::Width;
 
-use super::assemble::Needs;
 use super::{Ran, run, source};
 use crate::Cpu;
 use crate::chain::any;
@@ -67,12 +66,12 @@ fn write(cpu: &mut Cpu, number: u8, value: u64) {
 }
 
 /// The handler of a thunk that uses MMX registers.
-pub(super) fn thunk_handler(b: &mut Build<'_>, needs: Needs) -> Handler {
+pub(super) fn thunk_handler(b: &mut Build<'_>, mxcsr: bool) -> Handler {
     let insn = b.insn;
     let xmm = (0..insn.op_count()).any(|n| b.is_reg(n) && insn.op_register(n).is_xmm());
     let cvt_to_mmx = matches!(insn.mnemonic(), M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi);
     b.op.misc = 0;
-    if needs.mxcsr {
+    if mxcsr {
         b.op.misc |= MXCSR;
     }
     if xmm || cvt_to_mmx {
@@ -87,7 +86,7 @@ pub(super) fn thunk_handler(b: &mut Build<'_>, needs: Needs) -> Handler {
     any(thunk)
 }
 
-fn thunk(cpu: &mut Cpu, op: &Op) -> Ran {
+pub(super) fn thunk(cpu: &mut Cpu, op: &Op) -> Ran {
     gate(cpu, op.misc & XMM != 0)?;
     let mut memory = std::ptr::null_mut();
     if op.misc & MEMORY != 0 {
@@ -102,14 +101,14 @@ fn thunk(cpu: &mut Cpu, op: &Op) -> Ran {
         let before = cpu.s.x87;
         enter(cpu);
         // To `precision`, `misc` would say something else; nothing here overflows.
-        if let Err(exception) = run::run_mxcsr(cpu, &Op { misc: 0, ..*op }, memory) {
+        if let Err(exception) = run::run_controlled(cpu, &Op { misc: 0, ..*op }, memory) {
             cpu.s.x87 = before;
             return Err(exception);
         }
     } else {
         enter(cpu);
-        // SAFETY: the thunk of this op; `memory` leads to the bytes it reads.
-        unsafe { cpu.thunks.call(op.imm as u32, &raw mut cpu.s, memory, std::ptr::null_mut()) };
+        // SAFETY: `memory` leads to the bytes that the thunk reads.
+        unsafe { run::run_plain(cpu, op, memory) };
     }
     Ok(Flow::Next)
 }

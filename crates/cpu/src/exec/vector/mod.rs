@@ -20,8 +20,8 @@ mod tests;
 use arch::Exception;
 use arch::regs::{Cr0, Cr4, Xcr0};
 
-use crate::Cpu;
 use crate::op::{Flow, Op};
+use crate::{Cpu, State};
 
 pub(super) use control::ROWS as CONTROL;
 pub(super) use masked::ROWS as MASKED;
@@ -31,36 +31,34 @@ pub(super) use run::build as thunk;
 
 type Ran = Result<Flow, Exception>;
 
-/// Whether vector instructions may be used now: XMM registers by legacy
-/// encodings, or (`VEX`) by VEX encodings (*SDM vol. 2A table 2-21 and
-/// following*, the rows for `#UD` and `#NM` that all classes share).
-#[inline(always)]
-fn gate<const VEX: bool>(cpu: &Cpu) -> Result<(), Exception> {
-    let (cr0, cr4) = (cpu.s.cr0.bits(), cpu.s.cr4.bits());
-    let closed = if VEX {
-        let vector = (Xcr0::SSE | Xcr0::AVX).bits();
-        (cr0 & (Cr0::TS | Cr0::PE).bits()) ^ Cr0::PE.bits()
-            | !cr4 & Cr4::OSXSAVE.bits()
-            | !cpu.s.xcr0.bits() & vector
-            | cpu.s.rflags & arch::regs::rflags::VM
-    } else {
-        cr0 & (Cr0::EM | Cr0::TS).bits() | !cr4 & Cr4::OSFXSR.bits()
-    };
-    if closed == 0 { Ok(()) } else { Err(closed_by::<VEX>(cpu)) }
+/// Which vector instructions may not be used: bit 0 those of XMM registers by legacy
+/// encodings, bit 1 VEX encodings. To be found anew when control registers have changed.
+pub(crate) fn closed(s: &State) -> u8 {
+    u8::from(closed_by::<false>(s).is_some()) | u8::from(closed_by::<true>(s).is_some()) << 1
 }
 
-#[cold]
-#[inline(never)]
-fn closed_by<const VEX: bool>(cpu: &Cpu) -> Exception {
+/// The exception of vector instructions that may not be used now (*SDM vol. 2A
+/// table 2-21 and following*, the rows for `#UD` and `#NM` that all classes share).
+fn closed_by<const VEX: bool>(s: &State) -> Option<Exception> {
     let undefined = if VEX {
-        !cpu.s.cr0.contains(Cr0::PE)
-            || cpu.s.rflags & arch::regs::rflags::VM != 0
-            || !cpu.s.cr4.contains(Cr4::OSXSAVE)
-            || !cpu.s.xcr0.contains(Xcr0::SSE | Xcr0::AVX)
+        !s.cr0.contains(Cr0::PE) || !s.cr4.contains(Cr4::OSXSAVE) || !s.xcr0.contains(Xcr0::SSE | Xcr0::AVX)
     } else {
-        cpu.s.cr0.contains(Cr0::EM) || !cpu.s.cr4.contains(Cr4::OSFXSR)
+        s.cr0.contains(Cr0::EM) || !s.cr4.contains(Cr4::OSFXSR)
     };
-    if undefined { Exception::UD } else { Exception::NM }
+    let absent = s.cr0.contains(Cr0::TS).then_some(Exception::NM);
+    if undefined { Some(Exception::UD) } else { absent }
+}
+
+/// True if such instructions may not be used now.
+#[inline(always)]
+fn is_closed<const VEX: bool>(cpu: &Cpu) -> bool {
+    cpu.vector_closed & 1 << u8::from(VEX) != 0
+}
+
+/// Whether vector instructions may be used now.
+#[inline(always)]
+fn gate<const VEX: bool>(cpu: &Cpu) -> Result<(), Exception> {
+    if is_closed::<VEX>(cpu) { Err(closed_by::<VEX>(&cpu.s).unwrap_or(Exception::UD)) } else { Ok(()) }
 }
 
 /// Where the `n` bytes (at most 64) of the memory operand at `la` can be read

@@ -5,11 +5,12 @@ use arch::Exception;
 use arch::regs::{Cr4, mxcsr};
 use iced_x86::{EncodingKind, Mnemonic as M, OpKind, Register};
 
-use super::assemble::{Control, NEVER_STORE, Needs, assemble};
+use super::assemble::{Control, NEVER_STORE, Needs, assemble, is_string_comparison};
 use super::{Ran, address, gate, mmx, moves, precision, source, write_scratch};
 use crate::Cpu;
-use crate::chain::any;
+use crate::chain::{Chain, any, given_up, native, next};
 use crate::decode::Build;
+use crate::mmu::reach::{Fast, Miss, Reach};
 use crate::op::{Flow, Handler, Op};
 
 /// No memory operand.
@@ -37,37 +38,34 @@ pub(in crate::exec) fn build(b: &mut Build<'_>) -> Option<Handler> {
     }
     let insn = b.insn;
     let vex = insn.code().encoding() == EncodingKind::VEX;
-    let needs = Needs { mxcsr: obeys_mxcsr(insn.mnemonic()), flags: insn.rflags_modified() != 0 };
-    let code = assemble(insn, needs)?;
-    b.op.imm = i32::try_from(b.cpu.thunks.add(&code)?).ok()?;
+    let (mxcsr, flags) = (obeys_mxcsr(insn.mnemonic()), insn.rflags_modified() != 0);
     b.op.aux = 0;
-    if needs.mxcsr {
-        precision::note(&mut b.op, insn);
-    }
     let mut memory = NONE;
     if let Some(n) = (0..insn.op_count()).find(|&n| insn.op_kind(n) == OpKind::Memory) {
         let size = insn.memory_size().size();
         b.op.aux = u8::try_from(size).ok().filter(|&size| (1..=64).contains(&size))?;
         memory = match n {
             0 => STORE,
-            _ if !vex && size == 16 && !any_alignment(insn.mnemonic()) => LOAD_ALIGNED,
+            _ if !vex && size == 16 && !is_string_comparison(insn.mnemonic()) => LOAD_ALIGNED,
             _ => LOAD,
         };
     }
     let registers = (0..insn.op_count()).filter(|&n| insn.op_kind(n) == OpKind::Register);
     let mut registers = registers.map(|n| insn.op_register(n));
-    if registers.any(Register::is_mm) || (insn.mnemonic() == M::Cvtpi2ps) {
-        return Some(mmx::thunk_handler(b, needs));
-    }
-    macro_rules! handler {
+    let mmx = registers.any(Register::is_mm) || insn.mnemonic() == M::Cvtpi2ps;
+    macro_rules! handlers {
         ($($vex:literal $memory:ident $mxcsr:literal $flags:literal),* $(,)?) => {
-            match (vex, memory, needs.mxcsr, needs.flags) {
-                $(($vex, $memory, $mxcsr, $flags) => Some(any(run::<$vex, $memory, $mxcsr, $flags>)),)*
-                _ => None,
+            match (vex, memory, mxcsr, flags) {
+                $(($vex, $memory, $mxcsr, $flags) => {
+                    let full = full::<$vex, $memory, $mxcsr, $flags>;
+                    (native(place::<$vex, $memory, $mxcsr>, full), given_up(full))
+                })*
+                _ if mmx => (any(mmx::thunk), given_up(mmx::thunk)),
+                _ => return None,
             }
         };
     }
-    handler![
+    let (handler, given_up) = handlers![
         false NONE false false, false LOAD false false, false LOAD_ALIGNED false false, false STORE false false,
         false NONE true false, false LOAD true false, false LOAD_ALIGNED true false,
         false NONE false true, false LOAD false true, false LOAD_ALIGNED false true,
@@ -76,11 +74,49 @@ pub(in crate::exec) fn build(b: &mut Build<'_>) -> Option<Handler> {
         true NONE true false, true LOAD true false, true STORE true false,
         true NONE false true, true LOAD false true,
         true NONE true true, true LOAD true true,
-    ]
+    ];
+    let code = assemble(insn, Needs { mxcsr, flags, onward: with_flags, given_up })?;
+    b.op.imm = i32::try_from(b.cpu.thunks.add(&code)?).ok()?;
+    if mxcsr {
+        precision::note(&mut b.op, insn);
+    }
+    if mmx { Some(mmx::thunk_handler(b, mxcsr)) } else { Some(handler) }
 }
 
+/// The memory operand, if the thunk needs nothing else: the instruction is allowed, its
+/// memory at hand, and the control bits of MXCSR are those of the host's code,
+/// which is nearly always.
 #[inline(always)]
-fn run<const VEX: bool, const MEMORY: u8, const MXCSR: bool, const FLAGS: bool>(
+fn place<const VEX: bool, const MEMORY: u8, const MXCSR: bool>(cpu: &Cpu, op: &Op) -> Result<*mut u8, Miss> {
+    if super::is_closed::<VEX>(cpu) || MXCSR && cpu.s.mxcsr & !mxcsr::FLAGS != mxcsr::RESET {
+        return Err(Miss);
+    }
+    let n = u64::from(op.aux);
+    match MEMORY {
+        NONE => Ok(std::ptr::null_mut()),
+        // What an exception may yet forbid must not be in memory.
+        STORE if MXCSR => Err(Miss),
+        STORE => cpu.ram_write(Fast::<true>::address(cpu, op, n, true)?, n).ok_or(Miss),
+        _ => {
+            let la = Fast::<true>::address(cpu, op, n, false)?;
+            if MEMORY == LOAD_ALIGNED && la & 15 != 0 {
+                return Err(Miss);
+            }
+            Ok(cpu.ram_read(la, n).ok_or(Miss)?.cast_mut())
+        }
+    }
+}
+
+/// Sets the status flags from what LAHF and SETO AL left, and goes on.
+unsafe extern "sysv64-unwind" fn with_flags(cpu: &mut Cpu, op: *const Op, ax: u64) -> Chain {
+    set_flags(cpu, ax);
+    // SAFETY: a thunk of that op has come here.
+    unsafe { next(cpu, op) }
+}
+
+/// Executes the instruction with all that there may be to do.
+#[inline(always)]
+fn full<const VEX: bool, const MEMORY: u8, const MXCSR: bool, const FLAGS: bool>(
     cpu: &mut Cpu,
     op: &Op,
 ) -> Ran {
@@ -110,15 +146,10 @@ fn run<const VEX: bool, const MEMORY: u8, const MXCSR: bool, const FLAGS: bool>(
             source(cpu, la, n, op.seg)?.cast_mut()
         }
     };
-    let rax = if MXCSR {
-        run_mxcsr(cpu, op, memory)?
-    } else {
-        // SAFETY: the thunk of this op; `memory` leads to the `n` bytes it
-        // touches, in RAM or scratch.
-        unsafe { cpu.thunks.call(op.imm as u32, &raw mut cpu.s, memory, std::ptr::null_mut()) }
-    };
+    // SAFETY: `memory` leads to the `n` bytes that the thunk touches, in RAM or scratch.
+    let ax = if MXCSR { run_controlled(cpu, op, memory)? } else { unsafe { run_plain(cpu, op, memory) } };
     if FLAGS {
-        set_flags(cpu, rax);
+        set_flags(cpu, ax);
     }
     if MEMORY == STORE && through_scratch {
         write_scratch(cpu, la, n, op.seg)?;
@@ -128,29 +159,25 @@ fn run<const VEX: bool, const MEMORY: u8, const MXCSR: bool, const FLAGS: bool>(
 
 /// Sets the status flags from what LAHF and SETO AL left.
 #[inline(always)]
-pub(super) fn set_flags(cpu: &mut Cpu, rax: u64) {
-    let ax = rax >> 32;
+fn set_flags(cpu: &mut Cpu, ax: u64) {
     cpu.s.flags.set_all(ax >> 8 & 0xd5 | (ax & 1) << 11);
 }
 
-/// Runs the thunk of an instruction that obeys MXCSR.
-#[inline(always)]
-pub(super) fn run_mxcsr(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Exception> {
-    // With the control bits that the host's code has too, and no new flags,
-    // which is nearly always, neither MXCSR has to be changed.
-    if cpu.s.mxcsr & !mxcsr::FLAGS == mxcsr::RESET {
-        // SAFETY: the thunk of this op, `memory` as in `run`.
-        let rax = unsafe { cpu.thunks.call(op.imm as u32, &raw mut cpu.s, memory, std::ptr::null_mut()) };
-        if rax as u32 == 0 {
-            return Ok(rax);
-        }
-    }
-    run_controlled(cpu, op, memory)
+/// Runs the thunk of an instruction that does not obey MXCSR.
+///
+/// # Safety
+/// `memory` leads to the bytes of its memory operand, if it has one.
+pub(super) unsafe fn run_plain(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> u64 {
+    let scratch = (&raw mut *cpu.thunks.scratch).cast();
+    let this = std::ptr::from_ref(op).cast_mut().cast();
+    // SAFETY: the thunk of this op, which does not write it, and returns because its last
+    // argument, which it does not follow, is not null.
+    unsafe { cpu.thunks.call(op.imm.cast_unsigned(), [(&raw mut cpu.s).cast(), this, memory, scratch]) }
 }
 
-/// Runs it under the guest's MXCSR and raises what it has unmasked.
+/// Runs the thunk under the guest's MXCSR and raises what it has unmasked.
 #[inline(never)]
-fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Exception> {
+pub(super) fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Exception> {
     let n = usize::from(op.aux).min(64);
     let scratch: *mut u8 = (&raw mut *cpu.thunks.scratch).cast();
     if n != 0 && memory != scratch {
@@ -168,9 +195,11 @@ fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Except
     };
     let tiny_half = unmasked & UE != 0 && precision::has_tiny_half(cpu, op);
     let mut tiny = 0;
+    let this = std::ptr::from_ref(op).cast_mut().cast();
     let mut call = |control: &mut Control| {
-        // SAFETY: the thunk of this op, on the copy of its operand.
-        unsafe { cpu.thunks.call(op.imm as u32, &raw mut cpu.s, scratch, (&raw mut *control).cast()) }
+        let arguments = [(&raw mut cpu.s).cast(), this, scratch, (&raw mut *control).cast()];
+        // SAFETY: the thunk of this op, which does not write it, on the copy of its operand.
+        unsafe { cpu.thunks.call(op.imm.cast_unsigned(), arguments) }
     };
     if unmasked & UE != 0 {
         // Unmasked, tininess alone is underflow, and FTZ does nothing
@@ -178,12 +207,13 @@ fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Except
         // of inexact results, or if FTZ makes them so.
         control.run |= mxcsr::FTZ;
         control.unmasked = NEVER_STORE;
-        tiny = call(&mut control) as u32 & UE | if tiny_half { UE } else { 0 };
+        call(&mut control);
+        tiny = control.after & UE | if tiny_half { UE } else { 0 };
         control.run &= !mxcsr::FTZ;
         control.unmasked = if tiny != 0 { NEVER_STORE } else { unmasked };
     }
-    let rax = call(&mut control);
-    let mut raised = rax as u32 & mxcsr::FLAGS | tiny;
+    let ax = call(&mut control);
+    let mut raised = control.after & mxcsr::FLAGS | tiny;
     let reported = raised & unmasked;
     if reported & PRE_COMPUTATION != 0 {
         // Then nothing is computed, of any element.
@@ -193,20 +223,12 @@ fn run_controlled(cpu: &mut Cpu, op: &Op, memory: *mut u8) -> Result<u64, Except
     }
     cpu.s.mxcsr |= raised;
     if reported == 0 {
-        Ok(rax)
+        Ok(ax)
     } else if cpu.s.cr4.contains(Cr4::OSXMMEXCPT) {
         Err(Exception::XM)
     } else {
         Err(Exception::UD)
     }
-}
-
-/// Legacy instructions whose 16-byte memory operand may lie anywhere.
-fn any_alignment(mnemonic: M) -> bool {
-    matches!(
-        mnemonic,
-        M::Pcmpestri | M::Pcmpestri64 | M::Pcmpestrm | M::Pcmpestrm64 | M::Pcmpistri | M::Pcmpistrm
-    )
 }
 
 /// Instructions that are rounded by MXCSR or raise its exceptions: those with

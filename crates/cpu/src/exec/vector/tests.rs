@@ -62,6 +62,7 @@ fn encode(insn: &Instruction) -> Vec<u8> {
 
 /// Decodes and executes one instruction.
 fn run_bytes(cpu: &mut Cpu, bytes: &[u8]) -> Result<(), Exception> {
+    cpu.control_changed();
     let op = decode_one(cpu, bytes, 0, Mode::Bits64);
     run_one(cpu, &op).map(|_| ())
 }
@@ -714,6 +715,7 @@ fn thirty_two_bit_code_uses_the_same_thunks() {
     assert!(cpu.ram.write(DATA, &[1; 16]));
     assert!(cpu.ram.write(DATA + 0x100, &[2; 16]));
     let bits32 = |cpu: &mut Cpu, bytes: &[u8]| {
+        cpu.control_changed();
         let op = decode_one(cpu, bytes, 0, Mode::Bits32);
         run_one(cpu, &op).map(|_| cpu.s.vec[1].0[0])
     };

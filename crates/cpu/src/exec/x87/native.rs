@@ -193,12 +193,9 @@ pub(super) fn run_general(cpu: &mut Cpu, op: &Op, la: u64, operand: &mut Operand
     // op; the code uses 16 bytes at most of `operand` and the 512 of `image`,
     // which is aligned.
     let flags = unsafe {
-        cpu.thunks.call(
-            op.imm.cast_unsigned(),
-            std::ptr::null_mut(),
-            operand.as_mut_ptr(),
-            image.0.as_mut_ptr(),
-        )
+        let none = std::ptr::null_mut();
+        let arguments = [none, operand.as_mut_ptr(), image.0.as_mut_ptr(), none];
+        cpu.thunks.call(op.imm.cast_unsigned(), arguments)
     };
     let mut after = X87 { ..cpu.s.x87 };
     after.load(image.0.first_chunk().unwrap_or(&[0; 160]), true);
@@ -248,7 +245,8 @@ fn fast(cpu: &mut Cpu, op: &Op) -> Ran {
     let sw = unsafe {
         let st = x.st.as_mut_ptr();
         let scratch = (&raw mut scratch).cast();
-        cpu.thunks.call(op.imm.cast_unsigned(), st.cast(), operand.as_mut_ptr(), scratch)
+        let arguments = [st.cast(), operand.as_mut_ptr(), scratch, std::ptr::null_mut()];
+        cpu.thunks.call(op.imm.cast_unsigned(), arguments)
     } as u16;
     // An invalid operation may leave the condition bits as they were, and the
     // guest's are not in the host's status word.
