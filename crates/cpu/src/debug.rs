@@ -13,10 +13,12 @@
 //!
 //! An enclave that did not opt in to debugging is one step: inside there are no
 //! breakpoints, no watchpoints on its own memory, and a step ends outside
-//! (*SDM vol. 3D, "Enclave Code Debug and Profiling"*).
+//! (*SDM vol. 3D, "Enclave Code Debug and Profiling"*). What a debug enclave has in the EPC
+//! is reached by the rules of EDBGRD and EDBGWR ([`sgx::debugger`]).
 
 use arch::Exception;
-use arch::paging::PAGE_MASK;
+use arch::paging::{PAGE_MASK, PAGE_SIZE};
+use sgx::EpcPage;
 
 use crate::Cpu;
 use crate::shared::request;
@@ -60,6 +62,8 @@ pub enum Stop {
     Step,
     /// A triple fault: the processor has shut down.
     Shutdown,
+    /// EINIT has accepted the enclave with this SECS.
+    Initialized(EpcPage),
 }
 
 /// A debugger's wishes, and what came of them.
@@ -71,6 +75,8 @@ pub(crate) struct Debug {
     /// are breakpoints, so that taking one away and setting it again costs nothing.
     begins: Box<[u64; 64]>,
     step: bool,
+    /// EINIT is one.
+    initialized: bool,
     stop: Option<Stop>,
 }
 
@@ -113,6 +119,40 @@ impl Cpu {
         }
     }
 
+    /// Whether the processor stops after each EINIT that accepts an enclave, with
+    /// [`Stop::Initialized`]. [`Cpu::set_debug`] of nothing ends it.
+    pub fn set_stop_at_einit(&mut self, stop: bool) {
+        self.debug().initialized = stop;
+    }
+
+    /// EINIT has accepted an enclave.
+    pub(crate) fn enclave_initialized(&mut self, secs: EpcPage) {
+        if self.debug.as_deref().is_some_and(|debug| debug.initialized) {
+            self.debug_stop(Stop::Initialized(secs));
+        }
+    }
+
+    /// Reads at a physical address as a debugger in system software does, within a page;
+    /// false if it is not in the EPC. What no debugger may see reads ones.
+    pub fn debug_read_epc(&self, gpa: u64, to: &mut [u8]) -> bool {
+        let Some((sgx, page)) = self.sgx.as_ref().and_then(|sgx| Some((sgx, sgx.page(gpa)?))) else {
+            return false;
+        };
+        sgx.package.debug_read(page, (gpa & !PAGE_MASK) as usize, to);
+        true
+    }
+
+    /// Writes likewise. What no debugger may change stays.
+    pub fn debug_write_epc(&mut self, gpa: u64, from: &[u8]) -> bool {
+        let Some((sgx, page)) = self.sgx.as_ref().and_then(|sgx| Some((sgx, sgx.page(gpa)?))) else {
+            return false;
+        };
+        sgx.package.debug_write(page, (gpa & !PAGE_MASK) as usize, from);
+        // code may have been decoded from it
+        self.written(gpa & PAGE_MASK, PAGE_SIZE);
+        true
+    }
+
     /// Why the processor stopped, once.
     pub fn take_stop(&mut self) -> Option<Stop> {
         self.debug.as_mut()?.stop.take()
@@ -131,6 +171,7 @@ impl Cpu {
                 watchpoints: Vec::new(),
                 begins: Box::new([0; 64]),
                 step: false,
+                initialized: false,
                 stop: None,
             })
         })

@@ -195,7 +195,7 @@ fn guest_image() -> Vec<Check> {
             ),
         ),
     });
-    let lacking: Vec<&str> = ["apt-get", "apt-cache"].into_iter().filter(|p| !in_path(p)).collect();
+    let lacking: Vec<&str> = ["apt-get", "apt-cache"].into_iter().filter(|p| !host::in_path(p)).collect();
     let apt = match lacking.is_empty() {
         true => Check::of("apt", true, "there, to fetch the guest's packages"),
         false => Check::of("apt", false, format!("{} not found", lacking.join(" and "))),
@@ -207,14 +207,6 @@ fn guest_image() -> Vec<Check> {
 
 fn folder_of(file: &Path) -> String {
     file.parent().unwrap_or(file).display().to_string()
-}
-
-fn in_path(program: &str) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| {
-        fs::metadata(dir.join(program)).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    })
 }
 
 /// `memfd_secret(2)`: looked for without calling it, by the kernel's own

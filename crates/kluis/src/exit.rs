@@ -2,6 +2,7 @@
 
 use agent_proto::ExitStatus;
 use std::fmt::Display;
+use std::os::unix::process::ExitStatusExt;
 
 /// It worked.
 pub(crate) const OK: u8 = 0;
@@ -72,6 +73,12 @@ pub(crate) fn of_command(status: ExitStatus) -> u8 {
 /// as QEMU's.
 pub(crate) fn of_debug_exit(status: u32) -> u8 {
     (status << 1) as u8 | 1
+}
+
+/// The exit code of a process that did this one's work.
+pub(crate) fn of_process(status: std::process::ExitStatus) -> u8 {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.or_else(|| status.signal().map(of_signal)).unwrap_or(FAILED)
 }
 
 /// The exit code for an end by a signal.

@@ -1,6 +1,8 @@
 //! Facts about this host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// The host's memory in bytes: all, and what is available now (*proc(5)*,
 /// `/proc/meminfo`).
@@ -13,6 +15,18 @@ pub(crate) fn memory() -> Option<(u64, u64)> {
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Whether there is this program: a path, or a name in a folder of PATH.
+pub(crate) fn in_path(program: impl AsRef<Path>) -> bool {
+    let program = program.as_ref();
+    let is_one =
+        |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    if program.components().count() > 1 {
+        return is_one(program);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| is_one(&dir.join(program)))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use common::gdb::Machine;
 use common::{Scratch, guest, kluis, output, text, turn};
 use enclave_abi::build::{FLAGS, TARGET};
 use enclave_image::elf::Program;
@@ -264,6 +265,52 @@ fn an_enclave_that_was_lost_is_loaded_again() {
             "ended 0",
         ],
     );
+}
+
+/// Whoever has gdb's port sees of an enclave for production what the guest's root does.
+#[test]
+fn a_debugger_sees_nothing_of_an_enclave_for_production() {
+    let _turn = turn();
+    let package = Package::new().enclave("closed", serde_json::json!({ "debug": false }), 0);
+    let archive = package.archive();
+    let script =
+        format!("cd /tmp; head -c {} | tar x; ./enclave-check closed.sgxs closed.sig inside", archive.len());
+    let args = ["--gdb", "127.0.0.1:0,nowait", "--memory", "256M", "--", "sh", "-c", &script];
+    let mut machine = Machine::start(&args);
+    machine.child.stdin.take().unwrap().write_all(&archive).unwrap();
+    machine.until("inside");
+    let look = [
+        "monitor cpus",
+        "printf \"exit %d, rax %lx, rdx %lx, r15 %lx\\n\", $rip == $rcx, $rax, $rdx, $r15",
+        "x/2gx $rbx",
+        "x/2gx $rbx - 184",
+        // the TCS's FLAGS: opts in whom it may
+        "set {long}($rbx + 8) = 1",
+        "x/gx $rbx + 8",
+        "set $rdx = 7",
+        "monitor regs 1",
+        "info threads",
+    ];
+    // at times the kernel has the processor
+    let inside = || {
+        let looks = std::iter::repeat_with(|| machine.gdb(&look)).take(20);
+        looks.into_iter().find(|said| said.contains("Thread 1 (inside an enclave")).expect("inside")
+    };
+    for _ in 0..2 {
+        let said = inside();
+        let ones = "0xffffffffffffffff";
+        assert_eq!(said.matches(ones).count(), 5, "TCS, GPRSGX, FLAGS: {said}");
+        for part in [
+            "exit 1, rax 3, rdx 0, r15 0\n",
+            "Could not write register \"rdx\"",
+            "processor 1: inside an enclave; its registers are closed to debuggers\n",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert_eq!(said.matches("its registers are closed").count(), 2, "cpus and regs: {said}");
+    }
+    machine.gdb(&["kill"]);
+    assert_eq!(machine.end(), Some(125));
 }
 
 #[test]

@@ -110,25 +110,69 @@ fn a_new_project_runs_and_so_do_its_tests() {
     let main = project.root().join("enclave/src/main.rs");
     let source = fs::read_to_string(&main).unwrap();
     let more = "
+        #[enclave::enclave_test]
+        fn prints() { enclave::println!(\"from inside\") }
         #[enclave::enclave_test(should_panic)]
         fn panics() { panic!(\"on purpose\") }
         #[enclave::enclave_test]
         fn fails() { assert_eq!(GREETER.greet(\"x\").len(), 1, \"too long\") }";
     fs::write(&main, source.clone() + more).unwrap();
     let out = project.enclave(&["test", "--quiet", "--timeout", "500s"]);
+    let some = project.works(&["test", "prints", "--nocapture", "--quiet", "--timeout", "500s"]);
     fs::write(&main, source).unwrap();
     let said = text(&out.stdout);
     assert_eq!(out.status.code(), Some(1), "{said}{}", text(&out.stderr));
     for line in [
-        "running 3 tests in hello.sgxs",
+        "running 4 tests in hello.sgxs",
+        "test hello::prints ... ok",
         "test hello::greets_by_name ... ok",
         "test hello::panics - should panic ... ok",
         "test hello::fails ... FAILED",
         "assertion `left == right` failed: too long",
-        "test result: FAILED. 2 passed; 1 failed; 0 filtered out",
+        "test result: FAILED. 3 passed; 1 failed; 0 filtered out",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
+    assert!(!said.contains("from inside"), "what passes prints nothing: {said}");
+    for line in [
+        "running 1 test in hello.sgxs\nfrom inside\ntest hello::prints ... ok\n",
+        "test result: ok. 1 passed; 0 failed; 3 filtered out",
+    ] {
+        assert!(some.contains(line), "{line}: {some}");
+    }
+}
+
+/// gdb itself, with commands by its standard input as by a terminal.
+#[test]
+fn gdb_is_in_the_enclave() {
+    let _turn = turn();
+    let project = project();
+    let main = fs::read_to_string(project.root().join("enclave/src/main.rs")).unwrap();
+    let line = main.lines().position(|line| line.contains("format!(")).unwrap() + 1;
+    let mut command = kluis();
+    command.current_dir(project.root()).env("XDG_STATE_HOME", project.dir.path().join("state"));
+    command.args(["enclave", "debug", "--quiet", "--timeout", "500s", "--break", &format!("main.rs:{line}")]);
+    command.args(["--", "Ada"]);
+    let commands = "backtrace
+        print name
+        set var *name.data_ptr = 79
+        print name
+        watch *name.data_ptr
+        next
+        monitor cpus
+        delete
+        break enclave_leave
+        tbreak enclave_dispatch
+        info breakpoints
+        continue
+        ";
+    let out = output(&mut command, commands.as_bytes());
+    let (said, errors) = (text(&out.stdout), text(&out.stderr));
+    println!("{said}{errors}");
+    for part in ["Hello, Oda, from inside an enclave!\n"] {
+        assert!(said.contains(part), "{part}: {said}{errors}");
+    }
+    assert_eq!(out.status.code(), Some(0), "{said}{errors}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! * [`encls`], [`enclu`]: the leaves, one file each, their checks by name ([`rule`])
 //! * [`measure`], [`sigstruct`], [`keys`]: measurement, signatures, key derivation
 //! * [`claim`]: which leaves may use a page at the same time
+//! * [`debugger`]: what a debugger of the machine reaches of debug enclaves
 //! * [`trace`]: counters and the record of every leaf; [`inspect`]: what an operator may see
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod access;
 pub mod aex;
 pub mod claim;
 pub mod config;
+pub mod debugger;
 pub mod enclave;
 pub mod encls;
 pub mod enclu;

@@ -519,6 +519,77 @@ fn edbgwr_opts_a_thread_in() {
     assert_eq!(w.read::<Tcs>(TCS, 0).flags.bits(), 0);
 }
 
+/// What a debugger of the machine reads of a page.
+fn debug_read(w: &World, page: EpcPage, offset: usize, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0x55; len];
+    w.package.debug_read(page, offset, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_debugger_reads_what_edbgrd_gives_and_ones() {
+    let mut w = looking();
+    w.entry(DATA, |e| e.flags = Flags::VALID);
+    let all = content(DATA);
+    for (offset, len) in
+        [(0, 8), (3, 1), (5, 14), (0xff9, 7), (0xff9, 70), (0, PAGE_SIZE), (PAGE_SIZE, 9), (7, 0)]
+    {
+        let mut expected = vec![0xff; len];
+        let inside = len.min(PAGE_SIZE - offset);
+        expected[..inside].copy_from_slice(&all[offset..offset + inside]);
+        assert!(debug_read(&w, DATA, offset, len) == expected, "{len} at {offset:#x}");
+    }
+    let read = debug_read(&w, TCS, 0, 128);
+    assert_eq!(read[..72], zerocopy::IntoBytes::as_bytes(&tcs())[..72]);
+    assert_eq!(read[72..], [0xff; 56]);
+    for page in [SECS, FREE, EpcPage(u32::MAX)] {
+        assert_eq!(debug_read(&w, page, 0, 16), [0xff; 16], "{page:?}");
+    }
+    production(&mut w, DATA, 0);
+    for page in [SECS, TCS, DATA, CODE] {
+        assert_eq!(debug_read(&w, page, 8, 16), [0xff; 16], "{page:?} of a production enclave");
+    }
+}
+
+#[test]
+fn a_debugger_writes_what_edbgwr_allows() {
+    let mut w = looking();
+    let mut expected = content(DATA);
+    for (offset, len) in [(0, 8), (3, 1), (5, 14), (0xff9, 7)] {
+        let bytes: Vec<u8> = (0..len as u8).map(|n| n ^ 0xa5).collect();
+        w.package.debug_write(DATA, offset, &bytes);
+        expected[offset..offset + len].copy_from_slice(&bytes);
+        assert!(w.read::<[u8; PAGE_SIZE]>(DATA, 0) == expected, "{len} at {offset:#x}");
+    }
+    w.package.debug_write(DATA, 0xff8, &[1; 64]);
+    expected[0xff8..].fill(1);
+    assert!(w.read::<[u8; PAGE_SIZE]>(DATA, 0) == expected, "and nothing beyond the page");
+    let before: Tcs = w.read(TCS, 0);
+    w.package.debug_write(TCS, 0, &[1; 64]);
+    let after: Tcs = w.read(TCS, 0);
+    assert_eq!(after.flags.bits(), 0x0101_0101_0101_0101);
+    let expected = Tcs { flags: after.flags, ..before };
+    assert!(zerocopy::IntoBytes::as_bytes(&after) == zerocopy::IntoBytes::as_bytes(&expected), "FLAGS alone");
+    production(&mut w, DATA, 0);
+    for page in [SECS, TCS, DATA, CODE] {
+        let before: [u8; PAGE_SIZE] = w.read(page, 0);
+        w.package.debug_write(page, 8, &[1; 16]);
+        assert!(w.read::<[u8; PAGE_SIZE]>(page, 0) == before, "{page:?} of a production enclave");
+    }
+}
+
+#[test]
+fn a_debugger_opts_debug_enclaves_in_and_no_others() {
+    let mut w = looking();
+    assert_eq!(w.package.debug_opt_in(FREE), 0, "of another enclave");
+    assert_eq!(w.read::<Tcs>(TCS, 0).flags.bits(), 0);
+    assert_eq!(w.package.debug_opt_in(SECS), 1);
+    assert_eq!(w.read::<Tcs>(TCS, 0).flags.bits(), 1);
+    production(&mut w, DATA, 0);
+    assert_eq!(w.package.debug_opt_in(SECS), 0);
+    assert_eq!(w.read::<Tcs>(TCS, 0).flags.bits(), 0);
+}
+
 #[test]
 fn a_status_leaves_other_flags_alone() {
     let mut w = restricting();

@@ -56,7 +56,7 @@ pub(crate) fn aep(id: usize) -> u64 {
     host(id) + 0x100
 }
 
-fn kernel(id: usize) -> u64 {
+pub(crate) fn kernel(id: usize) -> u64 {
     host(id) + 0x800
 }
 

@@ -14,6 +14,7 @@ Examples:
   kluis enclave new hello && cd hello
   kluis enclave run                                 builds, signs, and calls it in a machine
   kluis enclave test                                #[enclave_test]s, inside
+  kluis enclave debug                               gdb, inside
   kluis enclave inspect                             what it is, and what to beware of
   kluis enclave sign hello --key vendor.pem         for production
 The guide is docs/enclaves.md.";
@@ -93,7 +94,28 @@ machine. Ends with 1 if one fails.
 
 Examples:
   kluis enclave test
-  kluis enclave test seal --size Standard_DC2s_v3";
+  kluis enclave test seal --size Standard_DC2s_v3
+  kluis enclave test --nocapture greets";
+
+const DEBUG_HELP: &str = "\
+Builds the project anew beside what `run` uses, unoptimised and as debug enclaves, and runs
+its host program in a machine. When the enclave is loaded, before anything of it has run, the
+machine stands, its threads are opted in to debugging, and gdb comes, with the enclave's
+symbols at their place; it goes on to the first breakpoint. From there: next, step, backtrace,
+info locals, print, set var. The host program has to allow debug enclaves, as that of
+`kluis enclave new` does where it is built for this: allow_debug(cfg!(debug_assertions)).
+
+An enclave for production is closed to every debugger; so is one of --release unless its
+Cargo.toml says `debug = true`. gdb's commands may come by standard input. What the host
+program prints is seen beside gdb's; it has no input of its own. With --gdb no gdb is started:
+how to, stands on standard error then, for a debugger of an editor as well.
+
+Examples:
+  kluis enclave debug
+  kluis enclave debug --break main.rs:15 -- Ada
+  kluis enclave debug --debugger rust-gdb --break hello::check
+  kluis enclave debug --gdb 127.0.0.1:1234
+  printf 'backtrace\ninfo locals\n' | kluis enclave debug --quiet --break main.rs:15";
 
 /// What to do with enclaves.
 #[derive(Clone, Debug, Subcommand)]
@@ -138,11 +160,41 @@ pub(crate) enum EnclaveCommand {
         /// Only tests whose names contain this
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
+        /// Show what tests print at once, not only at the end of those that fail
+        #[arg(long)]
+        nocapture: bool,
         #[command(flatten)]
         build: BuildArgs,
         #[command(flatten)]
         run: Box<RunArgs>,
     },
+    /// Run the host program with gdb in one of its enclaves
+    #[command(after_help = DEBUG_HELP)]
+    Debug {
+        #[command(flatten)]
+        what: Box<DebugArgs>,
+        #[command(flatten)]
+        build: BuildArgs,
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+}
+
+/// What to debug, and with what.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DebugArgs {
+    /// Enclave of the project [default: the only one]
+    pub(crate) enclave: Option<String>,
+    /// Where to stop first, as gdb has it (repeatable) [default: at the first call of the
+    /// interface, enclave_dispatch]
+    #[arg(long = "break", value_name = "LOCATION")]
+    pub(crate) breaks: Vec<String>,
+    /// The gdb to start, such as rust-gdb
+    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
+    pub(crate) debugger: PathBuf,
+    /// Debug what `run` runs, optimised
+    #[arg(long)]
+    pub(crate) release: bool,
 }
 
 /// What to build.

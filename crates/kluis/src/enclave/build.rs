@@ -41,13 +41,13 @@ pub(super) struct Built {
     pub(super) sigstruct: PathBuf,
     /// The program with its symbols.
     pub(super) program: PathBuf,
-    mrenclave: String,
+    pub(super) mrenclave: String,
     pub(super) mrsigner: String,
     /// Whether that is the key for development.
     development: bool,
     product: u16,
     svn: u16,
-    debug: bool,
+    pub(super) debug: bool,
     /// Bytes of its address range.
     size: u64,
     /// Bytes of the pages that are added.
@@ -62,7 +62,7 @@ pub(super) fn main(args: &BuildArgs, json: bool) -> Result<u8, Error> {
     let project = Project::find(args.project.as_deref())?;
     let built = enclaves(&project, args, Purpose::Use)?;
     if let Some(host) = &project.host {
-        self::host(&project, host, args)?;
+        self::host(&project, host, args, Purpose::Use)?;
     }
     if json {
         crate::print_json(&built)?;
@@ -88,13 +88,39 @@ fn text(built: &Built) -> String {
     )
 }
 
-/// What enclaves are built for.
+/// What enclaves are built for. What is not for use is apart, and may be looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To be what they are.
     Use,
-    /// To run their tests; what is built is apart.
+    /// To run their tests.
     Test,
+    /// To be followed line by line.
+    Debug,
+}
+
+impl Purpose {
+    /// Folder of what is built.
+    pub(super) fn output(self, project: &Project) -> PathBuf {
+        match self {
+            Self::Use => project.output(),
+            Self::Test => project.test_output(),
+            Self::Debug => project.debug_output(),
+        }
+    }
+
+    /// Sets what cargo's profile is for the project's own packages: unoptimised and with
+    /// debug assertions if it is to be debugged. What they depend on is as ever.
+    fn profile(self, project: &Project, cargo: &mut Command) {
+        if self != Self::Debug {
+            return;
+        }
+        for package in &project.packages {
+            for setting in ["opt-level=0", "debug-assertions=true"] {
+                cargo.arg("--config").arg(format!("profile.release.package.{package}.{setting}"));
+            }
+        }
+    }
 }
 
 /// Builds all enclaves of a project.
@@ -102,22 +128,20 @@ pub(super) enum Purpose {
 /// # Errors
 /// One cannot be built.
 pub(super) fn enclaves(project: &Project, args: &BuildArgs, purpose: Purpose) -> Result<Vec<Built>, Error> {
-    let output = match purpose {
-        Purpose::Use => project.output(),
-        Purpose::Test => project.test_output(),
-    };
+    let output = purpose.output(project);
     let key = keys::development()?;
     let flags: Vec<OsString> = FLAGS.iter().map(Into::into).chain(remapped(project)).collect();
     for enclave in &project.enclaves {
-        // the same dependencies for both purposes: only the program is another
+        // the same dependencies with and without tests: only the program is another
         let (command, own): (_, &[&str]) = match purpose {
-            Purpose::Use => ("build", &[]),
+            Purpose::Use | Purpose::Debug => ("build", &[]),
             Purpose::Test => ("rustc", &["--", "--cfg", TEST_CFG]),
         };
         let mut cargo = cargo(command, project, args, &flags);
         for setting in PROFILE {
             cargo.args(["--config", setting]);
         }
+        purpose.profile(project, &mut cargo);
         cargo.args(["--package", &enclave.package, "--bin", &enclave.name]).args(own);
         done(cargo)?;
     }
@@ -128,7 +152,7 @@ pub(super) fn enclaves(project: &Project, args: &BuildArgs, purpose: Purpose) ->
         .map(|enclave| {
             let mut config = enclave.config.clone();
             // a failing test may say why
-            config.debug |= purpose == Purpose::Test;
+            config.debug |= purpose != Purpose::Use;
             finish(&enclave.name, &config, &programs(project), &output, &key)
         })
         .collect()
@@ -191,11 +215,12 @@ pub(super) fn names(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
 ///
 /// # Errors
 /// It cannot be built.
-pub(super) fn host(project: &Project, host: &Host, args: &BuildArgs) -> Result<(), Error> {
+pub(super) fn host(project: &Project, host: &Host, args: &BuildArgs, purpose: Purpose) -> Result<(), Error> {
     let mut cargo = build(project, args, &[STATIC.into()]);
+    purpose.profile(project, &mut cargo);
     cargo.args(["--package", &host.package]);
     done(cargo)?;
-    let output = project.output();
+    let output = purpose.output(project);
     fs::create_dir_all(&output).map_err(|e| cannot("make", &output, &e))?;
     copy_program(&programs(project).join(&host.name), &output.join(&host.name))
 }
@@ -240,20 +265,26 @@ fn cargo(command: &str, project: &Project, args: &BuildArgs, flags: &[OsString])
     cargo
 }
 
-/// Replaces folders of this machine, in what panics and debuggers say, by names.
+/// Folders of this machine, and the names that stand for them in what panics say and in
+/// what a debugger finds in the program.
+pub(super) fn folders(project: &Project) -> Vec<(PathBuf, &'static str)> {
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    // the last that fits counts
+    home.map(|home| (home, "/cargo")).into_iter().chain([(project.root.clone(), "/project")]).collect()
+}
+
+/// Flags that replace those folders.
 fn remapped(project: &Project) -> Vec<OsString> {
-    let remap = |from: &Path, to: &str| {
+    let remap = |(from, to): (PathBuf, &str)| {
         let mut flag = OsString::from("--remap-path-prefix=");
         flag.push(from);
         flag.push("=");
         flag.push(to);
         flag
     };
-    let home = std::env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    // the last that fits counts
-    home.iter().map(|home| remap(home, "/cargo")).chain([remap(&project.root, "/project")]).collect()
+    folders(project).into_iter().map(remap).collect()
 }
 
 /// Runs cargo; what it says goes to standard error.

@@ -4,10 +4,11 @@
 //! * [`new`]: a project, with the [`sdk`] that travels in this program
 //! * [`project`]: what cargo knows of one; [`build`]: programs and enclaves of it
 //! * [`sign`], [`keys`]: signatures; [`inspect`]: what an enclave is
-//! * [`run`]: its host program, or its tests, in a machine
+//! * [`run`]: its host program, or its tests, in a machine; [`debug`]: gdb inside
 
 pub(crate) mod args;
 mod build;
+mod debug;
 mod inspect;
 mod keys;
 mod new;
@@ -33,8 +34,9 @@ pub(crate) fn main(command: &EnclaveCommand, platform: &Path, json: bool) -> Res
         EnclaveCommand::Run { signer, build, run } => {
             run::main(signer.as_deref(), build, run, platform, json)
         }
-        EnclaveCommand::Test { filter, build, run } => {
-            run::test(filter.as_deref(), build, run, platform, json)
+        EnclaveCommand::Test { filter, nocapture, build, run } => {
+            run::test(filter.as_deref(), *nocapture, build, run, platform, json)
         }
+        EnclaveCommand::Debug { what, build, run } => debug::main(what, build, run, platform, json),
     }
 }

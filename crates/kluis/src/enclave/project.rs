@@ -15,6 +15,8 @@ pub(crate) const HOST_CRATE: &str = "enclave-host";
 pub(crate) struct Project {
     /// Folder of the workspace.
     pub(crate) root: PathBuf,
+    /// Names of its packages.
+    pub(crate) packages: Vec<String>,
     /// Cargo's folder for what it builds.
     pub(crate) target: PathBuf,
     /// At least one.
@@ -129,6 +131,7 @@ impl Project {
         }
         Ok(Self {
             root: metadata.workspace_root,
+            packages: metadata.packages.into_iter().map(|package| package.name).collect(),
             target: metadata.target_directory,
             enclaves,
             host: hosts.pop(),
@@ -148,6 +151,11 @@ impl Project {
     /// Folder of enclaves that are built for their tests.
     pub(crate) fn test_output(&self) -> PathBuf {
         self.target.join("enclave-test")
+    }
+
+    /// Folder of what is built for a debugger.
+    pub(crate) fn debug_output(&self) -> PathBuf {
+        self.target.join("enclave-debug")
     }
 }
 

@@ -3,7 +3,7 @@
 use super::args::BuildArgs;
 use super::build::{self, Built, Purpose};
 use super::keys;
-use super::project::{HOST_CRATE, Project};
+use super::project::{HOST_CRATE, Host, Project};
 use crate::cli::RunArgs;
 use crate::exit::Error;
 use crate::run::{HostTerminal, Plan};
@@ -37,25 +37,48 @@ pub(super) fn main(
     let epc = epc(run)?;
     let signer = signer.map(keys::mrsigner).transpose()?;
     let project = Project::find(args.project.as_deref())?;
-    let host = project.host.as_ref().ok_or_else(|| {
-        Error::bad(format!("the project has no host program: add a package that uses {HOST_CRATE}"))
-    })?;
     let built = build::enclaves(&project, args, Purpose::Use)?;
     if let Some(expected) = &signer {
         built.iter().try_for_each(|enclave| keys::is_of(&enclave.name, &enclave.mrsigner, expected))?;
     }
     fits(&built, epc)?;
-    build::host(&project, host, args)?;
-    let arguments = run.command.clone();
-    in_machine(run, &project.output(), &host.name, arguments, platform, json)
+    build::host(&project, host(&project)?, args, Purpose::Use)?;
+    host_in_machine(run, &project, Purpose::Use, platform, json)
 }
 
-/// Builds the enclaves with their tests, and runs those whose name has `filter` in it.
+/// The project's host program.
+///
+/// # Errors
+/// There is none.
+pub(super) fn host(project: &Project) -> Result<&Host, Error> {
+    project.host.as_ref().ok_or_else(|| {
+        Error::bad(format!("the project has no host program: add a package that uses {HOST_CRATE}"))
+    })
+}
+
+/// Runs the host program, which is built, in a machine.
+///
+/// # Errors
+/// There is no machine.
+pub(super) fn host_in_machine(
+    run: &RunArgs,
+    project: &Project,
+    purpose: Purpose,
+    platform: &Path,
+    json: bool,
+) -> Result<u8, Error> {
+    let arguments = run.command.clone();
+    in_machine(run, &purpose.output(project), &host(project)?.name, arguments, platform, json)
+}
+
+/// Builds the enclaves with their tests, and runs those whose name has `filter` in it. With
+/// `nocapture` what they print is shown as it comes.
 ///
 /// # Errors
 /// As of [`main`].
 pub(super) fn test(
     filter: Option<&str>,
+    nocapture: bool,
     args: &BuildArgs,
     run: &RunArgs,
     platform: &Path,
@@ -70,7 +93,8 @@ pub(super) fn test(
     fits(&built, epc)?;
     let output = project.test_output();
     runner(&project, args, &output)?;
-    let mut arguments = vec![OsString::from(filter.unwrap_or_default())];
+    let mut arguments: Vec<OsString> = nocapture.then(|| "--nocapture".into()).into_iter().collect();
+    arguments.push(filter.unwrap_or_default().into());
     arguments.extend(built.iter().map(|enclave| OsString::from(format!("{}.sgxs", enclave.name))));
     in_machine(run, &output, RUNNER_NAME, arguments, platform, json)
 }
@@ -123,7 +147,7 @@ fn share(folder: &Path) -> Result<units::Share, Error> {
 
 /// Bytes of EPC that the machine will have; `None` if it comes from a snapshot. Whatever
 /// is wrong with it is told before anything is built.
-fn epc(run: &RunArgs) -> Result<Option<Epc>, Error> {
+pub(super) fn epc(run: &RunArgs) -> Result<Option<Epc>, Error> {
     if run.snapshot.is_some() {
         return Ok(None);
     }
@@ -136,14 +160,14 @@ fn epc(run: &RunArgs) -> Result<Option<Epc>, Error> {
 }
 
 /// What a machine has.
-struct Epc {
+pub(super) struct Epc {
     machine: &'static str,
     bytes: u64,
     memory: u64,
 }
 
 /// Whether the enclaves fit the machine: beyond its EPC, Linux exchanges pages.
-fn fits(built: &[Built], epc: Option<Epc>) -> Result<(), Error> {
+pub(super) fn fits(built: &[Built], epc: Option<Epc>) -> Result<(), Error> {
     let Some(epc) = epc else { return Ok(()) };
     for enclave in built {
         let (name, takes) = (&enclave.name, units::bytes(enclave.memory));

@@ -2,16 +2,14 @@
 //! process is confined and starts nothing, so one beside it does: this program
 //! once more for each life of the machine, with a pipe on which a reset is told.
 
+use super::signals::Forward;
 use crate::exit::Error;
-use rustix::process::{Pid, Signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use rustix::process::Signal;
+use signal_hook::consts::{SIGINT, SIGQUIT};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
-use std::thread;
 
 /// Names the pipe to the process of one life.
 const PIPE: &str = "KLUIS_REBOOT_PIPE";
@@ -50,37 +48,21 @@ impl Again {
 pub(super) fn supervise() -> Result<u8, Error> {
     let fail = |e: io::Error| Error::failed(format!("cannot start the machine: {e}"));
     // Signals of the terminal reach both; those sent to this process are passed on.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2]).map_err(fail)?;
-    let handle = signals.handle();
-    let (current, running) = std::sync::mpsc::channel::<Option<Pid>>();
-    let forward = thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut child = None;
-        for signal in signals.forever() {
-            child = running.try_iter().last().unwrap_or(child);
-            let from_terminal =
-                matches!(signal, SIGINT | SIGQUIT) && rustix::termios::isatty(rustix::stdio::stdin());
-            if let (Some(pid), Some(signal), false) = (child, Signal::from_named_raw(signal), from_terminal) {
-                let _ = rustix::process::kill_process(pid, signal);
-            }
-        }
-    });
-    let forward = forward.map_err(fail)?;
-    let code = loop {
+    let from_terminal =
+        |signal| matches!(signal, SIGINT | SIGQUIT) && rustix::termios::isatty(rustix::stdio::stdin());
+    let signals = Forward::start(from_terminal).map_err(fail)?;
+    loop {
         let (mut child, mut pipe) = start().map_err(fail)?;
-        let _ = current.send(Some(Pid::from_child(&child)));
+        signals.to(Some(&child));
         let mut told = Vec::new();
         // ends when the child does
         pipe.read_to_end(&mut told).map_err(fail)?;
         let status = child.wait().map_err(fail)?;
-        let _ = current.send(None);
+        signals.to(None);
         if told != [RESET] {
-            let of_signal = |signal: i32| 128 + signal;
-            break status.code().or(status.signal().map(of_signal)).unwrap_or(crate::exit::FAILED.into());
+            return Ok(crate::exit::of_process(status));
         }
-    };
-    handle.close();
-    let _ = forward.join();
-    Ok(u8::try_from(code).unwrap_or(crate::exit::FAILED))
+    }
 }
 
 fn start() -> io::Result<(Child, File)> {

@@ -38,7 +38,7 @@ pub(super) struct Run<'a> {
     pub(super) _control: Option<Control>,
     /// Takes sockets away at the end.
     pub(super) _sweeper: Option<Sweeper>,
-    pub(super) gdb: Option<machine::gdb::Server>,
+    pub(super) gdb: Option<Arc<machine::gdb::Server>>,
     /// What the guest is connected to.
     pub(super) _network: Option<net::Connected>,
     pub(super) console: Console,

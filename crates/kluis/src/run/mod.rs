@@ -6,7 +6,8 @@
 //! * [`session`]: the conversation with the guest's agent
 //! * [`incoming`], [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
 //! * [`save`]: a snapshot of the machine
-//! * [`console`]: the guest's serial port; [`gdb`]: the debugger's
+//! * [`console`]: the guest's serial port; [`gdb`]: the debugger's; [`enclave`]: that of a
+//!   debugger of an enclave
 //! * [`network`]: `--network`, `--publish`, `--allow-host`
 //! * [`front`]: what people see; [`terminal`], [`signals`], [`progress`]
 //! * [`confine`]: the walls around the process; [`again`]: `--reboot`; [`sweep`]: what is
@@ -18,6 +19,7 @@ mod again;
 mod attend;
 mod confine;
 mod console;
+pub(crate) mod enclave;
 mod escape;
 mod finish;
 mod front;
@@ -30,7 +32,7 @@ mod plan;
 mod progress;
 pub(crate) mod save;
 mod session;
-mod signals;
+pub(crate) mod signals;
 mod stats;
 mod streams;
 pub(crate) mod sweep;
@@ -57,7 +59,7 @@ use session::{End, Event};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 use sweep::Sweeper;
 
@@ -78,6 +80,9 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     let mut platform = crate::platform::for_machine(dir)?;
     let platform_id = platform.info().id;
     let order = prepare::order()?;
+    // what is only prepared has no debugger
+    let wish = args.gdb.filter(|_| order.is_none());
+    let enclave = wish.map(|_| enclave::Order::inherited()).transpose()?.flatten();
     let from = Origin::of(args, &host_terminal, order.is_some(), dir, &platform_id)?;
     let plan = match &from {
         Some(from) => Plan::of_snapshot(args, from.snapshot.about(), from.owner.session, &host_terminal)?,
@@ -166,7 +171,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         }
     };
     let control = Control::bind().map_err(unseen).ok();
-    let gdb = args.gdb.map(gdb::bind).transpose()?;
+    let gdb = wish.map(|wish| gdb::bind(wish, enclave.is_some()).map(Arc::new)).transpose()?;
 
     // Everything is open: the walls go up, which threads inherit.
     confine::files(&plan, control.as_ref(), args.quiet)?;
@@ -181,13 +186,14 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
         let snapshots = save::on_request(&running, &platform_id, &events_in);
         control.serve(running.clone(), about, snapshots).unwrap_or_else(unseen);
     }
-    match gdb.as_ref().zip(args.gdb) {
+    match (gdb.as_ref().zip(wish), enclave) {
+        (Some((server, _)), Some(order)) => order.serve(running.clone(), standing, server.clone())?,
         // it is dropped when the debugger lets the machine go on
-        Some((server, wish)) => {
+        (Some((server, wish)), None) => {
             let standing = wish.waits.then_some(standing);
             server.serve(running.clone(), standing, wish.long).map_err(Error::no_thread)?;
         }
-        None => drop(standing),
+        (None, _) => drop(standing),
     }
     let save = order.map(|o| save::Request::prepared(running.clone(), o.file, &platform_id, &o.key));
     let mut run = Run {

@@ -1,6 +1,7 @@
 //! Memory as a debugger sees it: linear addresses by a processor's page tables,
-//! and behind them what a bus master sees. The EPC is none of that: it reads ones, and
-//! what is written there is dropped, whoever's enclave it is.
+//! and behind them what a bus master sees. The EPC is none of that: there EDBGRD and EDBGWR
+//! have the word, as for a debugger in the guest. Of debug enclaves they give the content;
+//! all else reads ones, and what is written there is dropped.
 
 use cpu::Cpu;
 use mem::DmaBus;
@@ -28,16 +29,20 @@ pub(super) fn read(cpu: &Cpu, bus: &DmaBus, la: u64, bytes: &mut [u8]) -> usize 
     let mut done = 0;
     for (gpa, piece) in pieces(cpu, la, bytes.len()) {
         done = piece.end;
-        bus.read_or_ones(gpa, &mut bytes[piece]);
+        if !cpu.debug_read_epc(gpa, &mut bytes[piece.clone()]) {
+            bus.read_or_ones(gpa, &mut bytes[piece]);
+        }
     }
     done
 }
 
 /// Writes; false if part of it is not mapped, or has no memory behind it.
-pub(super) fn write(cpu: &Cpu, bus: &DmaBus, la: u64, bytes: &[u8]) -> bool {
+pub(super) fn write(cpu: &mut Cpu, bus: &DmaBus, la: u64, bytes: &[u8]) -> bool {
     let mut done = 0;
-    for (gpa, piece) in pieces(cpu, la, bytes.len()) {
-        if bus.write_slice(&bytes[piece.clone()], GuestAddress(gpa)).is_err() {
+    let pieces: Vec<_> = pieces(cpu, la, bytes.len()).collect();
+    for (gpa, piece) in pieces {
+        let epc = cpu.debug_write_epc(gpa, &bytes[piece.clone()]);
+        if !epc && bus.write_slice(&bytes[piece.clone()], GuestAddress(gpa)).is_err() {
             return false;
         }
         done = piece.end;

@@ -3,10 +3,13 @@
 //!
 //! * [`Server`]: the port, one debugger at a time
 //! * `session`: the conversation; `target`: what gdb can ask of the machine
-//! * `layout`, `regs`: registers; `memory`: what the bus sees; `monitor`: `monitor` commands
+//! * `layout`, `regs`: registers; `memory`: what the bus sees, and of debug enclaves what
+//!   EDBGRD does; `monitor`: `monitor` commands
+//! * [`await_enclave`]: the moment for a debugger of an enclave to come
 //!
 //! Threads are processors, 1 being the boot processor. Everything stops together.
 
+mod enclave;
 mod layout;
 mod memory;
 mod monitor;
@@ -22,7 +25,10 @@ use std::time::Duration;
 use crate::board::lock;
 use crate::gate::Paused;
 use crate::running::Running;
+pub use enclave::{Initialized, await_enclave};
 
+/// Time between looks whether the machine still runs.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long the last debugger may take to be told of the machine's end.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -11,6 +11,7 @@ use gdbstub::common::Signal;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStubBuilder, MultiThreadStopReason};
 
+use super::LOOK;
 use super::target::Debugged;
 use crate::gate::Paused;
 use crate::running::{Outcome, Running};
@@ -21,8 +22,6 @@ const PIECE: usize = 4096;
 const WAITING: usize = 64;
 /// How long a debugger may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Time between looks whether the machine still runs.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// What a session waits for.
 enum Event {

@@ -214,7 +214,10 @@ impl Debugged {
                 };
                 MultiThreadStopReason::Watch { tid, kind, addr: watch.first }
             }
-            Stop::Step => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP },
+            // nobody asked for the latter in a session
+            Stop::Step | Stop::Initialized(_) => {
+                MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP }
+            }
             Stop::Shutdown => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGSEGV },
         })
     }
@@ -300,7 +303,7 @@ impl MultiThreadBase for Debugged {
 
     fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
         let (bus, data) = (self.bus(), data.to_vec());
-        let all = self.with(tid, move |engine| memory::write(&engine.cpu, &bus, start, &data))?;
+        let all = self.with(tid, move |engine| memory::write(&mut engine.cpu, &bus, start, &data))?;
         if all { Ok(()) } else { Err(TargetError::Errno(FAULT)) }
     }
 

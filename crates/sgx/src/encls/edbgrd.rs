@@ -11,6 +11,7 @@ use sgx_abi::{AttributeFlags, PAGE_SIZE, PageType, Secs, Status, Tcs};
 use crate::claim::{Lane, Mode};
 use crate::epcm::EpcPage;
 use crate::leaf::{Done, Leaf, Ran};
+use crate::package::Package;
 use crate::port::Access;
 use crate::rule::{Stop, rules};
 
@@ -34,8 +35,8 @@ pub(super) fn word_size(leaf: &Leaf<'_>) -> usize {
 }
 
 /// True if the enclave of `secs` is a debug enclave.
-pub(super) fn is_debug(leaf: &Leaf<'_>, secs: EpcPage) -> Result<bool, Stop> {
-    let Secs { attributes, .. } = leaf.package.read(secs, 0)?;
+pub(super) fn is_debug(package: &Package, secs: EpcPage) -> Result<bool, Stop> {
+    let Secs { attributes, .. } = package.read(secs, 0)?;
     Ok(attributes.flags.contains(AttributeFlags::DEBUG))
 }
 
@@ -45,9 +46,15 @@ pub fn run(leaf: &mut Leaf<'_>) -> Ran {
     let la = leaf.port.linear(leaf.rcx(), size as u64)?;
     ALIGNED.check(la.is_multiple_of(size as u64))?;
     let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Read)?, la)?;
-    let package = leaf.package;
+    let value = word(leaf.package, page, la, size)?;
+    leaf.port.set_gpr(gpr::RBX, value);
+    Ok(Done::Success)
+}
+
+/// The aligned word of `size` bytes, 8 or 4, at linear address `la`, which leads to `page`.
+pub(crate) fn word(package: &Package, page: EpcPage, la: u64, size: usize) -> Result<u64, Stop> {
     let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
-    let entry = leaf.entry(page);
+    let entry = package.epcm.get(page);
     PAGE_VALID.check_at(entry.valid(), la)?;
     let readable = matches!(entry.page_type, PageType::Reg | PageType::Tcs | PageType::Va);
     PAGE_TYPE.check_at(readable, la)?;
@@ -56,15 +63,12 @@ pub fn run(leaf: &mut Leaf<'_>) -> Ran {
     IN_TCS.check(entry.page_type != PageType::Tcs || offset < TCS_LIMIT)?;
 
     let ones = u64::MAX >> (64 - 8 * size);
-    let value = if entry.page_type == PageType::Va {
+    if entry.page_type == PageType::Va {
         let slot: u64 = package.read(page, offset & !7)?;
-        if slot == 0 { 0 } else { ones }
-    } else {
-        DEBUG_ENCLAVE.check(is_debug(leaf, entry.secs)?)?;
-        let mut word = [0; 8];
-        package.dram.read(page.0, offset, &mut word[..size])?;
-        u64::from_le_bytes(word)
-    };
-    leaf.port.set_gpr(gpr::RBX, value);
-    Ok(Done::Success)
+        return Ok(if slot == 0 { 0 } else { ones });
+    }
+    DEBUG_ENCLAVE.check(is_debug(package, entry.secs)?)?;
+    let mut word = [0; 8];
+    package.dram.read(page.0, offset, &mut word[..size])?;
+    Ok(u64::from_le_bytes(word))
 }

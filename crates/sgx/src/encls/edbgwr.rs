@@ -7,9 +7,11 @@ use sgx_abi::{PAGE_SIZE, PageType, Status, Tcs};
 
 use super::edbgrd::{is_debug, word_size};
 use crate::claim::{Lane, Mode};
+use crate::epcm::EpcPage;
 use crate::leaf::{Done, Leaf, Ran};
+use crate::package::Package;
 use crate::port::Access;
-use crate::rule::rules;
+use crate::rule::{Stop, rules};
 
 rules! { EDBGWR {
     ALIGNED: Gp, "RCX is aligned to 8 bytes in 64-bit mode, else to 4";
@@ -28,18 +30,22 @@ pub fn run(leaf: &mut Leaf<'_>) -> Ran {
     let la = leaf.port.linear(leaf.rcx(), size as u64)?;
     ALIGNED.check(la.is_multiple_of(size as u64))?;
     let page = PAGE_IN_EPC.some_at(leaf.resolve(la, Access::Write)?, la)?;
-    let package = leaf.package;
+    let value = leaf.rbx().to_le_bytes();
+    write(leaf.package, page, la, &value[..size])?;
+    Ok(Done::Success)
+}
+
+/// Writes an aligned word, of 8 bytes or 4, at linear address `la`, which leads to `page`.
+pub(crate) fn write(package: &Package, page: EpcPage, la: u64, word: &[u8]) -> Result<(), Stop> {
     let _page = PAGE_CLAIMED.some(package.claims.claim(page, Lane::Base, Mode::Shared))?;
-    let entry = leaf.entry(page);
+    let entry = package.epcm.get(page);
     PAGE_VALID.check_at(entry.valid(), la)?;
     PAGE_TYPE.check_at(matches!(entry.page_type, PageType::Reg | PageType::Tcs), la)?;
     DEBUGGABLE.check(!entry.unaccepted())?;
     let offset = la as usize % PAGE_SIZE;
     let in_flags = offset as u64 & !7 == Tcs::FLAGS_OFFSET;
     IN_TCS_FLAGS.check(entry.page_type != PageType::Tcs || in_flags)?;
-    DEBUG_ENCLAVE.check(is_debug(leaf, entry.secs)?)?;
-
-    let value = leaf.rbx().to_le_bytes();
-    package.dram.write(page.0, offset, &value[..size])?;
-    Ok(Done::Success)
+    DEBUG_ENCLAVE.check(is_debug(package, entry.secs)?)?;
+    package.dram.write(page.0, offset, word)?;
+    Ok(())
 }

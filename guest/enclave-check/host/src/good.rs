@@ -169,6 +169,13 @@ pub fn production(files: &Files) -> Result<(), String> {
     )
 }
 
+/// Stays in the enclave until somebody ends it.
+pub fn inside(files: &Files) -> Result<(), String> {
+    let enclave = load(files)?;
+    println!("inside");
+    CheckClient(&*enclave).count(u32::MAX).map(drop).map_err(|e| e.to_string())
+}
+
 /// The EPC is lost while the enclave holds something: whoever starts this does that.
 pub fn lost(files: &Files) -> Result<(), String> {
     let options = crate::options().on_loss(|| {

@@ -5,6 +5,7 @@
 //! enclave-check SGXS SIG sgx2        what takes SGX2; for an enclave with `exinfo`
 //! enclave-check SGXS SIG production  a production enclave tells nothing; a debug one is refused
 //! enclave-check SGXS SIG lost        waits for a line on its input, then finds the EPC lost
+//! enclave-check SGXS SIG inside      stays inside until somebody ends it
 //! enclave-check SGXS SIG load        nothing more than that
 //! enclave-check SGXS SIG load HEX    the same, of this signer alone
 //! enclave-check SGXS SIG nobody      the same, as a user without rights
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         ["sgx2"] => good::sgx2(&files),
         ["production"] => good::production(&files),
         ["lost"] => good::lost(&files),
+        ["inside"] => good::inside(&files),
         ["load"] => load(&files).map(|_| println!("loaded")),
         ["load", signer] => load_of(&files, signer),
         ["nobody"] => as_nobody().and_then(|()| load(&files)).map(|_| println!("loaded")),
@@ -132,7 +134,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|production|lost|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [--json]"
+        "usage: enclave-check SGXS SIG check|sgx2|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [--json]"
     );
     ExitCode::from(2)
 }

@@ -7,7 +7,7 @@ use arch::Exception;
 use arch::regs::{Cr0, gpr, rflags};
 use iced_x86::Mnemonic as M;
 use sgx::leaf::Done;
-use sgx::{Leaf, Package, Port};
+use sgx::{EpcPage, Leaf, Package, Port};
 use sgx_abi::{Encls, Enclu};
 
 use crate::Cpu;
@@ -49,13 +49,23 @@ fn encls(cpu: &mut Cpu, op: &Op) -> Ran {
     cpu.require_flat()?;
     let (rip, next) = (cpu.this_rip(op), cpu.next_rip(op));
     let target = content_operand(cpu);
+    let secs = initialized_operand(cpu);
     let mut port = CpuPort::new(cpu, rip, next);
     let done = sgx::encls::execute(&mut Leaf { port: &mut port, package: &package })?;
     if let Some(gpa) = target.filter(|_| !sgx::planted!(StaleCode)) {
         cpu.written(gpa, arch::paging::PAGE_SIZE);
     }
+    if let Some(secs) = secs.filter(|_| done == Done::Success) {
+        cpu.enclave_initialized(secs);
+    }
     cpu.scrub();
     Ok(flow(done))
+}
+
+/// The SECS that EINIT is for.
+fn initialized_operand(cpu: &mut Cpu) -> Option<EpcPage> {
+    let einit = Encls::from_u32(cpu.s.regs.get(gpr::RAX) as u32) == Some(Encls::Einit);
+    einit.then(|| epc_operand(cpu, gpr::RCX)).flatten().and_then(|gpa| cpu.epc_page(gpa))
 }
 
 /// The page whose content a leaf may replace: all such leaves name it in RCX.
