@@ -31,6 +31,7 @@ Examples:
   kluis run --image debian                 a terminal in a whole Debian
   kluis run --warm -- uname                from a prepared snapshot, without booting
   kluis enclave new hello                  a project of an enclave and its host program
+  kluis attest verify quote.bin            is this quote to be believed?
   kluis sizes                              the sizes there are
   kluis platform show                      the processor package they are on
   kluis doctor                             can this host do it?";
@@ -54,6 +55,7 @@ Exit codes:
   0       it worked; without a command, the machine was switched off
   1       `doctor`: `kluis run` cannot work here
   2       bad input: usage, size, kernel, disk, platform ...
+  10-22   `attest`: the quote is refused, and why
   124     `run`: --timeout has passed
   125     Kluis or the machine failed
   126     `run`: the guest cannot execute the command
@@ -89,6 +91,9 @@ pub(crate) enum Command {
     /// Enclaves of your own: make, build, sign, inspect, run and test them
     #[command(subcommand, after_help = crate::enclave::args::HELP)]
     Enclave(crate::enclave::args::EnclaveCommand),
+    /// Quotes of enclaves: what they say, and whether to believe them
+    #[command(subcommand, after_help = crate::attest::args::HELP)]
+    Attest(crate::attest::args::AttestCommand),
     /// The processor package that machines are on: its secrets, their backup
     #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
     Platform(PlatformCommand),
@@ -213,8 +218,8 @@ mod tests {
         for wrong in [&[][..], &["--svn-up", "--new-owner-epoch"]] {
             assert_eq!(of(&[&["platform", "update"], wrong].concat()).unwrap_err().exit_code(), 2);
         }
-        for right in ["--svn-up", "--new-owner-epoch"] {
-            of(&["platform", "update", right]).unwrap();
+        for right in [&["--svn-up"][..], &["--new-owner-epoch"], &["--advisory", "KLUIS-SA-00001"]] {
+            of(&[&["platform", "update"], right].concat()).unwrap();
         }
     }
 

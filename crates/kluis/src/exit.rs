@@ -1,6 +1,7 @@
 //! Exit codes and errors of the command (*docs/exit-codes.md*).
 
 use agent_proto::ExitStatus;
+use dcap::{Class, Rule};
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
 
@@ -27,6 +28,14 @@ pub(crate) enum Error {
     /// Kluis, the host or the machine failed.
     #[error("{0}")]
     Failed(String),
+    /// `attest`: a quote is refused.
+    #[error("{message}")]
+    Refused {
+        /// What is refused, by which rule.
+        message: String,
+        /// The rule's code: [`of_refusal`].
+        code: u8,
+    },
 }
 
 impl Error {
@@ -50,6 +59,7 @@ impl Error {
         match self {
             Self::Bad(_) => BAD_INPUT,
             Self::Failed(_) => FAILED,
+            Self::Refused { code, .. } => *code,
         }
     }
 }
@@ -81,6 +91,30 @@ pub(crate) fn of_process(status: std::process::ExitStatus) -> u8 {
     code.or_else(|| status.signal().map(of_signal)).unwrap_or(FAILED)
 }
 
+/// The exit code of `attest` for a rule that a quote breaks: one for each thing that the
+/// caller may want to tell apart.
+pub(crate) fn of_refusal(rule: Rule) -> u8 {
+    match rule {
+        Rule::Truncated => 11,
+        Rule::Oversized => 12,
+        Rule::ForeignRoot => 15,
+        Rule::SoftwarePlatform => 18,
+        Rule::TcbNotAccepted => 19,
+        Rule::Debug => 20,
+        Rule::Mrenclave | Rule::Mrsigner | Rule::ProductId | Rule::SecurityVersion => 21,
+        Rule::ReportData => 22,
+        other => match other.class() {
+            Class::Malformed => 10,
+            Class::Unsupported => 13,
+            Class::Untrusted => 14,
+            Class::Expired => 16,
+            Class::Revoked => 17,
+            // all of them have one above
+            Class::Policy => BAD_INPUT,
+        },
+    }
+}
+
 /// The exit code for an end by a signal.
 pub(crate) fn of_signal(signal: i32) -> u8 {
     // Linux has 64 signals
@@ -107,6 +141,19 @@ mod tests {
     fn debug_exits_are_odd() {
         for (status, code) in [(0, 1), (1, 3), (0x2a, 85), (0x7f, 255), (0x80, 1), (u32::MAX, 255)] {
             assert_eq!(of_debug_exit(status), code);
+        }
+    }
+
+    #[test]
+    fn refusals_have_codes_of_their_own() {
+        let codes: std::collections::BTreeSet<_> = Rule::ALL.iter().map(|&rule| of_refusal(rule)).collect();
+        assert_eq!(codes, (10..=22).collect());
+        let document = include_str!("../../../docs/exit-codes.md");
+        for code in codes {
+            assert!(
+                document.contains(&format!("| {code} | `attest` |")),
+                "{code} is not in docs/exit-codes.md"
+            );
         }
     }
 

@@ -10,11 +10,13 @@
 //! * [`transfer`]: progress of what takes time
 //! * [`docs`]: completions and manual pages
 //! * [`enclave`]: `kluis enclave`
+//! * [`attest`]: `kluis attest`
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
 //!   [`capacity`]: whether it can honour a machine
 #![forbid(unsafe_code)]
 
 mod apt_proxy;
+mod attest;
 mod capacity;
 mod cli;
 mod control;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
             .and_then(|platform| image::main(*command, &platform, cli.json)),
         Command::Enclave(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| enclave::main(command, &dir, cli.json)),
+        Command::Attest(command) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|dir| attest::main(command, &dir, cli.json)),
         Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
         Command::Sgx(command) => crate::sgx::main(command, cli.json),

@@ -4,12 +4,24 @@
 use crate::cli::{Passphrases, PlatformCommand, UpdateArgs};
 use crate::exit::{self, Error};
 use crate::passphrase;
+use dcap::Time;
+use manufacturer::{Manufacturer, ManufacturerError};
 use platform::{Info, Platform, PlatformError, Update};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// The variable that names another folder than the default one.
 const VARIABLE: &str = "KLUIS_PLATFORM";
+
+impl From<ManufacturerError> for Error {
+    fn from(e: ManufacturerError) -> Self {
+        match e {
+            ManufacturerError::Platform(e) => e.into(),
+            ManufacturerError::Date => Self::bad(e),
+            ManufacturerError::Key(_) | ManufacturerError::Issue(_) => Self::failed(e),
+        }
+    }
+}
 
 impl From<PlatformError> for Error {
     fn from(e: PlatformError) -> Self {
@@ -60,14 +72,7 @@ pub(crate) fn keep(platform: &mut Platform, quiet: bool) -> Result<(), Error> {
 
 /// The platform's secrets as the processor has them in its fuses.
 pub(crate) fn roots(platform: &Platform) -> sgx::keys::Roots {
-    let fused = platform.fused();
-    sgx::keys::Roots {
-        seal_fuses: fused.seal_fuses,
-        provisioning_fuses: fused.provisioning_fuses,
-        owner_epoch: fused.owner_epoch,
-        cpusvn: fused.svn,
-        svn_secret: fused.svn_secret,
-    }
+    manufacturer::processor(&platform.fused())
 }
 
 /// Does what was asked with the platform in `dir`.
@@ -76,23 +81,34 @@ pub(crate) fn roots(platform: &Platform) -> sgx::keys::Roots {
 /// It cannot be done.
 pub(crate) fn main(command: &PlatformCommand, dir: &Path, json: bool) -> Result<u8, Error> {
     let (info, extra) = match command {
-        PlatformCommand::Init => (Platform::init(dir)?.info(), Extra::default()),
+        PlatformCommand::Init => {
+            let info = Platform::init(dir)?.info();
+            Manufacturer::equip(dir)?;
+            (info, Extra::default())
+        }
         PlatformCommand::Show => {
             let info = Platform::peek(dir)?.ok_or_else(|| PlatformError::Missing(dir.to_owned()))?;
             (info, Extra::default())
         }
         PlatformCommand::Backup { file, passphrases } => backup(dir, file, passphrases)?,
         PlatformCommand::Restore { file, replace, passphrases } => restore(dir, file, *replace, passphrases)?,
-        PlatformCommand::Update(UpdateArgs { svn_up, .. }) => {
-            let update = if *svn_up { Update::SvnUp } else { Update::NewOwnerEpoch };
+        PlatformCommand::Update(UpdateArgs { svn_up, advisory, .. }) => {
+            let update = match advisory {
+                Some(id) => Update::Advisory(id.clone()),
+                None if *svn_up => Update::SvnUp,
+                None => Update::NewOwnerEpoch,
+            };
             (Platform::update(dir, update)?, Extra::default())
         }
+        PlatformCommand::Revoke => (Platform::update(dir, Update::Revoke)?, Extra::default()),
+        PlatformCommand::Export { folder } => export(dir, folder)?,
     };
     let report = Report {
         location: dir.display().to_string(),
         created: utc(info.created),
         changed: utc(info.changed),
         kind: "software",
+        attestation: Attestation::of(dir)?,
         info,
         extra,
     };
@@ -114,7 +130,7 @@ fn backup(dir: &Path, file: &Path, passphrases: &Passphrases) -> Result<(Info, E
     }
     let passphrase = passphrase::new(passphrases.passphrase_file.as_deref())?;
     let info = Platform::backup(dir, file, &passphrase)?;
-    Ok((info, Extra { backup: Some(file.display().to_string()), replaced: None }))
+    Ok((info, Extra { backup: Some(file.display().to_string()), ..Extra::default() }))
 }
 
 fn restore(
@@ -131,7 +147,28 @@ fn restore(
     }
     let passphrase = passphrase::known(passphrases.passphrase_file.as_deref())?;
     let done = Platform::restore(dir, file, &passphrase, replace)?;
-    Ok((done.info, Extra { backup: None, replaced: done.replaced.map(|p| p.display().to_string()) }))
+    let replaced = done.replaced.map(|path| path.display().to_string());
+    Ok((done.info, Extra { replaced, ..Extra::default() }))
+}
+
+/// Writes what verifiers need.
+fn export(dir: &Path, folder: &Path) -> Result<(Info, Extra), Error> {
+    let maker = Manufacturer::equip(dir)?;
+    let info = Platform::peek(dir)?.ok_or_else(|| PlatformError::Missing(dir.to_owned()))?;
+    let issued = maker.issued(crate::attest::now()?)?;
+    let cannot = |what: &Path, e| Error::failed(format!("cannot write {}: {e}", what.display()));
+    std::fs::create_dir_all(folder).map_err(|e| cannot(folder, e))?;
+    let files = [
+        ("root.pem", dcap::pki::to_pem([issued.root.der()])),
+        ("pck-chain.pem", issued.chain),
+        ("collateral.json", issued.collateral.to_json()),
+    ];
+    for (name, text) in files {
+        let file = folder.join(name);
+        std::fs::write(&file, text).map_err(|e| cannot(&file, e))?;
+    }
+    let exported = Exported { folder: folder.display().to_string(), valid_until: issued.validity.until };
+    Ok((info, Extra { exported: Some(exported), ..Extra::default() }))
 }
 
 /// What is told: nothing of it is secret.
@@ -145,10 +182,57 @@ struct Report {
     changed: String,
     /// Of what the processor is made.
     kind: &'static str,
+    /// By what its quotes are known; absent until it has what its maker needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attestation: Option<Attestation>,
     #[serde(flatten)]
     info: Info,
     #[serde(flatten)]
     extra: Extra,
+}
+
+/// By what the platform's quotes are known.
+#[derive(Debug, Serialize)]
+struct Attestation {
+    /// SHA-256 of the root certificate.
+    root_fingerprint: String,
+    /// The kind of platform.
+    fmspc: String,
+    /// MRSIGNER of the architectural enclaves.
+    mrsigner: String,
+    /// Advisories that concern the security version: empty, if it is up to date.
+    advisories: Vec<String>,
+    /// Whether the certificate of the security version is revoked.
+    revoked: bool,
+}
+
+impl Attestation {
+    fn of(dir: &Path) -> Result<Option<Self>, Error> {
+        let Some(maker) = Manufacturer::open(dir)? else { return Ok(None) };
+        Ok(Some(Self {
+            root_fingerprint: dcap::hex::encode(&maker.root()?.fingerprint()),
+            fmspc: dcap::hex::encode(&manufacturer::FMSPC),
+            mrsigner: dcap::hex::encode(&maker.mrsigner()),
+            advisories: maker.advisories(),
+            revoked: maker.is_revoked(),
+        }))
+    }
+
+    /// What quotes of the platform are worth.
+    fn standing(&self) -> String {
+        match (self.revoked, self.advisories.as_slice()) {
+            (true, _) => "revoked: `kluis platform update --svn-up` leads to another certificate".to_owned(),
+            (false, []) => "up to date".to_owned(),
+            (false, open) => format!("out of date: {}; `kluis platform update --svn-up`", open.join(", ")),
+        }
+    }
+}
+
+/// What `export` wrote.
+#[derive(Debug, Serialize)]
+struct Exported {
+    folder: String,
+    valid_until: Time,
 }
 
 /// What only some commands tell.
@@ -160,6 +244,9 @@ struct Extra {
     /// Where the file of the platform before is.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
+    /// What was written for verifiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exported: Option<Exported>,
 }
 
 fn text(report: &Report, command: &PlatformCommand) -> String {
@@ -175,6 +262,17 @@ fn text(report: &Report, command: &PlatformCommand) -> String {
     }
     line("kind", "software: protects from the VM, not from whoever controls the Kluis process;");
     line("", "not Intel's root");
+    if let Some(attestation) = &report.attestation {
+        line("root", &format!("SHA-256 {}", attestation.root_fingerprint));
+        line("quotes", &attestation.standing());
+    }
+    if let Some(exported) = &report.extra.exported {
+        let until = exported.valid_until;
+        line(
+            "exported",
+            &format!("{}: root.pem, pck-chain.pem, collateral.json (until {until})", exported.folder),
+        );
+    }
     if let Some(file) = &report.extra.backup {
         line("backup", file);
     }

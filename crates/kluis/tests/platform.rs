@@ -173,6 +173,9 @@ fn concurrent_updates_are_all_done_and_none_while_a_machine_runs() {
     machine.lock_shared().unwrap();
     user.refused(&["update", "--svn-up"], &["in use", "stop"]);
     assert_eq!(user.json(&["show"])["svn"], 7);
+    // what its maker says of it changes no processor
+    user.json(&["update", "--advisory", "KLUIS-SA-00001"]);
+    user.json(&["revoke"]);
     drop(machine);
     assert_eq!(user.json(&["update", "--svn-up"])["svn"], 8);
 }

@@ -22,14 +22,14 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// First bytes of the file.
 pub const MAGIC: &[u8; 8] = b"KLUISBAK";
-/// The version that is written.
-pub const VERSION: u32 = 1;
+/// The version that is written; it is that of the payload ([`format::VERSION`]).
+pub const VERSION: u32 = format::VERSION;
 const SALT: usize = 16;
 const NONCE: usize = 12;
 const TAG: usize = 16;
 const HEADER: usize = 8 + 4 + 12 + SALT + NONCE;
-/// Bytes of the whole file of version 1.
-pub const SIZE: usize = HEADER + format::PAYLOAD + TAG;
+/// Most bytes of the whole file.
+pub const MAX_SIZE: usize = HEADER + format::MAX_PAYLOAD + TAG;
 
 /// What protects a backup: 8 to 1024 bytes, wiped when dropped.
 #[derive(PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -92,7 +92,7 @@ fn encrypt_at(cost: Cost, roots: &Roots, passphrase: &Passphrase) -> Result<Vec<
     let (mut salt, mut nonce) = ([0; SALT], [0; NONCE]);
     getrandom::fill(&mut salt).map_err(PlatformError::Random)?;
     getrandom::fill(&mut nonce).map_err(PlatformError::Random)?;
-    let mut out = Vec::with_capacity(SIZE);
+    let mut out = Vec::new();
     out.extend_from_slice(MAGIC);
     for number in [VERSION, cost.memory, cost.passes, cost.lanes] {
         out.extend_from_slice(&number.to_le_bytes());
@@ -122,14 +122,14 @@ pub fn decrypt(bytes: &[u8], passphrase: &Passphrase, path: &Path) -> Result<Roo
         let bytes = bytes.get(at..at + 4)?.try_into().ok()?;
         Some(u32::from_le_bytes(bytes))
     };
-    match number(8) {
-        Some(VERSION) => {}
+    let version = match number(8) {
+        Some(known @ (format::VERSION_1 | VERSION)) => known,
         Some(version) if version > VERSION => {
             return Err(PlatformError::Version { path: path.to_owned(), version });
         }
         _ => return Err(wrong("its version is 0, or cut off")),
-    }
-    if bytes.len() != SIZE {
+    };
+    if !(HEADER + format::PAYLOAD_1 + TAG..=MAX_SIZE).contains(&bytes.len()) {
         return Err(wrong("it has another length"));
     }
     let (header, secret) = bytes.split_at(HEADER);
@@ -155,7 +155,7 @@ pub fn decrypt(bytes: &[u8], passphrase: &Passphrase, path: &Path) -> Result<Roo
         .decrypt(nonce, Payload { msg: secret, aad: header })
         .map(Zeroizing::new)
         .map_err(|_| PlatformError::Decrypt(path.to_owned()))?;
-    format::decode_payload(&payload).map_err(|e| match e {
+    format::decode_payload(version, &payload).map_err(|e| match e {
         FormatError::Damaged(reason) => wrong(reason),
         FormatError::Version(version) => PlatformError::Version { path: path.to_owned(), version },
     })
@@ -198,8 +198,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PlatformError> {
     if !file.metadata().map_err(PlatformError::io("look at", path))?.is_file() {
         return Err(wrong("it is no regular file"));
     }
-    let mut bytes = Vec::with_capacity(SIZE + 1);
-    file.take(SIZE as u64 + 1).read_to_end(&mut bytes).map_err(PlatformError::io("read", path))?;
+    let mut bytes = Vec::with_capacity(MAX_SIZE + 1);
+    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes).map_err(PlatformError::io("read", path))?;
     Ok(bytes)
 }
 
@@ -222,7 +222,6 @@ mod tests {
     fn only_the_passphrase_brings_the_roots_back() {
         let roots = Roots::generate(1).unwrap();
         let file = encrypt_at(CHEAP, &roots, &words("correct horse")).unwrap();
-        assert_eq!(file.len(), SIZE);
         assert!(decrypted(&file, "correct horse").is_ok_and(|read| read == roots));
         assert!(matches!(decrypted(&file, "correct Horse"), Err(PlatformError::Decrypt(_))));
         let again = encrypt_at(CHEAP, &roots, &words("correct horse")).unwrap();
@@ -245,10 +244,10 @@ mod tests {
     fn altered_and_cut_files_are_refused() {
         let roots = Roots::generate(1).unwrap();
         let file = encrypt_at(CHEAP, &roots, &words("correct horse")).unwrap();
-        for len in 0..SIZE {
+        for len in 0..file.len() {
             assert!(decrypted(&file[..len], "correct horse").is_err(), "{len} bytes");
         }
-        for byte in (0..SIZE).filter(|byte| !(12..24).contains(byte)) {
+        for byte in (0..file.len()).filter(|byte| !(12..24).contains(byte)) {
             let mut bad = file.clone();
             bad[byte] ^= 4;
             assert!(decrypted(&bad, "correct horse").is_err(), "byte {byte}");

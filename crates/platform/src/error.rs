@@ -62,6 +62,25 @@ pub enum PlatformError {
     /// The security version is at its end.
     #[error("the security version is {0} already, the greatest there is: nothing was changed")]
     SvnAtTop(u8),
+    /// No name of an advisory.
+    #[error(
+        "{0:?} is no name of an advisory: give up to 64 letters, digits and hyphens, such as KLUIS-SA-00001"
+    )]
+    AdvisoryName(String),
+    /// An advisory is published once.
+    #[error("{0} is published already: nothing was changed; give another name")]
+    AdvisoryExists(String),
+    /// More advisories than are kept.
+    #[error("there are {0} advisories already, the most there can be: nothing was changed")]
+    TooManyAdvisories(usize),
+    /// Revoked twice.
+    #[error(
+        "the PCK certificate of security version {0} is revoked already: `kluis platform update --svn-up` leads to the next"
+    )]
+    AlreadyRevoked(u8),
+    /// A key that is none.
+    #[error("a signing key of {0} bytes cannot be kept: nothing was changed")]
+    SigningKey(usize),
     /// Somebody changed it between two steps.
     #[error("the platform in {} was changed by another program: try again", .0.display())]
     Raced(PathBuf),

@@ -77,9 +77,9 @@ impl Folder {
             Err(PlatformError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let mut bytes = Zeroizing::new(Vec::with_capacity(format::SIZE + 1));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(format::MAX_SIZE + 1));
         // one byte more, to see that there is no more
-        file.take(format::SIZE as u64 + 1)
+        file.take(format::MAX_SIZE as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(PlatformError::io("read", &path))?;
         format::decode(&bytes).map(Some).map_err(|e| match e {

@@ -1,8 +1,12 @@
 //! The file of the roots: magic, version, length, payload, SHA-256 of all of it.
 //!
+//! The payload of version 1 has the secrets alone; that of version 2 the [`books`] after
+//! them. Both are read, the second is written.
+//!
 //! All numbers are little-endian. The checksum finds damage; who may write the
 //! file could correct it as well, which is what the permissions are for.
 
+use crate::books::{self, Books};
 use crate::roots::{Roots, SVN_FIRST};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
@@ -10,15 +14,19 @@ use zeroize::{Zeroize, Zeroizing};
 /// First bytes of the file.
 pub const MAGIC: &[u8; 8] = b"KLUISPLT";
 /// The version that is written.
-pub const VERSION: u32 = 1;
-/// Bytes of a payload of version 1.
-pub const PAYLOAD: usize = 120;
+pub const VERSION: u32 = 2;
+/// The version without books.
+pub const VERSION_1: u32 = 1;
+/// Bytes of a payload of version 1, with which that of version 2 begins.
+pub const PAYLOAD_1: usize = 120;
+/// Most bytes of a payload.
+pub const MAX_PAYLOAD: usize = PAYLOAD_1 + books::MAX_SIZE;
 /// Magic, version, length.
 const HEADER: usize = 16;
 /// SHA-256.
 const CHECKSUM: usize = 32;
-/// Bytes of the whole file of version 1.
-pub const SIZE: usize = HEADER + PAYLOAD + CHECKSUM;
+/// Most bytes of the whole file.
+pub const MAX_SIZE: usize = HEADER + MAX_PAYLOAD + CHECKSUM;
 
 /// What is wrong with a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +39,8 @@ pub enum FormatError {
 
 /// The roots as bytes.
 pub fn encode_payload(roots: &Roots) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(PAYLOAD));
+    // never moved, so that nothing is left behind
+    let mut out = Zeroizing::new(Vec::with_capacity(MAX_PAYLOAD));
     out.extend_from_slice(&roots.platform_id);
     out.extend_from_slice(&roots.created.to_le_bytes());
     out.extend_from_slice(&roots.changed.to_le_bytes());
@@ -41,16 +50,23 @@ pub fn encode_payload(roots: &Roots) -> Zeroizing<Vec<u8>> {
     out.extend_from_slice(&roots.owner_epoch_number.to_le_bytes());
     out.extend_from_slice(&[roots.svn, 0, 0, 0]);
     out.extend_from_slice(&roots.svn_top);
+    roots.books.encode(&mut out);
     out
 }
 
-/// The roots from bytes of version 1; a secret that is all zeros is none.
+/// The roots from bytes of a version; a secret that is all zeros is none.
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn decode_payload(bytes: &[u8]) -> Result<Roots, FormatError> {
+pub fn decode_payload(version: u32, bytes: &[u8]) -> Result<Roots, FormatError> {
     let wrong = FormatError::Damaged;
-    let bytes: &[u8; PAYLOAD] = bytes.try_into().map_err(|_| wrong("wrong length"))?;
+    let (bytes, books) = bytes.split_at_checked(PAYLOAD_1).ok_or(wrong("wrong length"))?;
+    let books = match version {
+        VERSION_1 if books.is_empty() => Books::default(),
+        VERSION_1 => return Err(wrong("wrong length")),
+        VERSION => Books::decode(books).ok_or(wrong("books that are none"))?,
+        other => return Err(FormatError::Version(other)),
+    };
     let (platform_id, rest) = take(bytes);
     let (created, rest) = take(rest);
     let (changed, rest) = take(rest);
@@ -70,6 +86,7 @@ pub fn decode_payload(bytes: &[u8]) -> Result<Roots, FormatError> {
         owner_epoch_number: u32::from_le_bytes(owner_epoch_number),
         svn,
         svn_top,
+        books,
     };
     if svn < SVN_FIRST || reserved != [0; 3] || roots.owner_epoch_number == 0 {
         return Err(wrong("values out of range"));
@@ -97,11 +114,12 @@ fn take<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
 
 /// The whole file.
 pub fn encode(roots: &Roots) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(SIZE));
+    let payload = encode_payload(roots);
+    let mut out = Zeroizing::new(Vec::with_capacity(MAX_SIZE));
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&(PAYLOAD as u32).to_le_bytes());
-    out.extend_from_slice(&encode_payload(roots));
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&payload);
     let mut sum: [u8; CHECKSUM] = Sha256::digest(&out).into();
     out.extend_from_slice(&sum);
     sum.zeroize();
@@ -120,23 +138,24 @@ pub fn decode(bytes: &[u8]) -> Result<Roots, FormatError> {
         return Err(wrong("not the file of a platform"));
     }
     let (version, header) = take(header);
-    match u32::from_le_bytes(version) {
-        VERSION => {}
+    let version = match u32::from_le_bytes(version) {
+        known @ (VERSION_1 | VERSION) => known,
         0 => return Err(wrong("version 0")),
         other => return Err(FormatError::Version(other)),
-    }
+    };
     let (length, _) = take(header);
-    if u32::from_le_bytes(length) as usize != PAYLOAD || rest.len() > PAYLOAD + CHECKSUM {
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_PAYLOAD || rest.len() > length + CHECKSUM {
         return Err(wrong("wrong length"));
     }
-    if rest.len() < PAYLOAD + CHECKSUM {
+    if rest.len() < length + CHECKSUM {
         return Err(wrong("truncated"));
     }
-    let (payload, sum) = rest.split_at(PAYLOAD);
-    if Sha256::digest(&bytes[..HEADER + PAYLOAD]).as_slice() != sum {
+    let (payload, sum) = rest.split_at(length);
+    if Sha256::digest(&bytes[..HEADER + length]).as_slice() != sum {
         return Err(wrong("wrong checksum"));
     }
-    decode_payload(payload)
+    decode_payload(version, payload)
 }
 
 #[cfg(test)]
@@ -148,6 +167,8 @@ mod tests {
         roots.changed += 5;
         roots.owner_epoch_number = 3;
         roots.svn = 9;
+        roots.books.signing_key = "a key".into();
+        roots.books.publish("KLUIS-SA-00001", 9, 8).unwrap();
         roots
     }
 
@@ -155,8 +176,23 @@ mod tests {
     fn what_is_written_is_read() {
         let roots = roots();
         let bytes = encode(&roots);
-        assert_eq!(bytes.len(), SIZE);
         assert!(decode(&bytes).is_ok_and(|read| read == roots));
+    }
+
+    /// As the first version of Kluis wrote it.
+    #[test]
+    fn version_1_is_read_as_a_platform_whose_books_are_empty() {
+        let mut roots = roots();
+        let mut bytes = [&MAGIC[..], &[1, 0, 0, 0], &[120, 0, 0, 0]].concat();
+        bytes.extend_from_slice(&encode_payload(&roots)[..120]);
+        let sum = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&sum);
+        assert_eq!(bytes.len(), 168);
+        roots.books = Books::default();
+        assert!(decode(&bytes).is_ok_and(|read| read == roots));
+        assert!(decode(&encode(&roots)).is_ok_and(|read| read == roots), "and written as version 2");
+        // no books in a file that says it has none
+        assert!(decode_payload(1, &encode_payload(&roots)).is_err());
     }
 
     #[test]
@@ -178,8 +214,8 @@ mod tests {
     #[test]
     fn later_versions_are_told_from_damage() {
         let mut bytes = encode(&roots()).to_vec();
-        bytes[8] = 2;
-        assert!(matches!(decode(&bytes), Err(FormatError::Version(2))));
+        bytes[8] = 3;
+        assert!(matches!(decode(&bytes), Err(FormatError::Version(3))));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! data that enclaves sealed on it: see [`Platform::backup`].
 //!
 //! * [`roots`]: the secrets, the security version and its one-way chain
+//! * [`books`]: what their maker keeps beside them
 //! * [`format`](mod@format): their file
 //! * [`folder`]: permissions, locks, atomic changes
 //! * [`backup`]: the encrypted copy
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backup;
+pub mod books;
 pub mod error;
 pub mod folder;
 pub mod format;
@@ -23,6 +25,7 @@ pub mod platform;
 pub mod roots;
 
 pub use backup::Passphrase;
+pub use books::{Advisory, Books, Revocation};
 pub use error::PlatformError;
 pub use folder::default_folder;
 pub use platform::{Info, Platform, Restored, Update};

@@ -1,6 +1,7 @@
 //! A platform to open, make, change, copy and bring back.
 
 use crate::backup::{self, Passphrase};
+use crate::books;
 use crate::error::PlatformError;
 use crate::folder::{Change, Folder};
 use crate::roots::{CpuSvn, Fused, Roots, SVN_MAX};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
 /// A platform in use: nobody can change it until this is dropped, and other
 /// machines may use it as well.
@@ -43,7 +45,7 @@ pub struct Info {
 }
 
 /// A change of a platform.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// The next security version: keys of it and of all earlier ones can be
     /// had from now on. There is no way back.
@@ -51,6 +53,19 @@ pub enum Update {
     /// Another owner epoch: seal, report and launch keys change, all data that
     /// was sealed before is lost (*SDM vol. 3D, EGETKEY*, OWNEREPOCH).
     NewOwnerEpoch,
+    /// A weakness of that name becomes known, which the next security version mends: from
+    /// now on this one is out of date.
+    Advisory(String),
+    /// The PCK certificate of this security version is taken back: nobody believes its
+    /// quotes any more. The next security version has another one.
+    Revoke,
+}
+
+impl Update {
+    /// Whether it changes what processors have in their fuses.
+    fn is_of_processors(&self) -> bool {
+        matches!(self, Self::SvnUp | Self::NewOwnerEpoch)
+    }
 }
 
 /// What a restore did.
@@ -195,20 +210,25 @@ impl Platform {
         Ok(Folder::new(dir).read()?.as_ref().map(Info::of))
     }
 
-    /// Changes the platform in `dir`, which no machine may use meanwhile.
+    /// Changes the platform in `dir`, which no machine may use meanwhile if the change is
+    /// one of its processors.
     ///
     /// # Errors
-    /// There is none, it is in use, its security version is the last, or it
-    /// cannot be written.
+    /// There is none, it is in use, its security version is the last, the change was made
+    /// already, or it cannot be written.
     pub fn update(dir: &Path, update: Update) -> Result<Info, PlatformError> {
         let folder = Folder::new(dir);
         if folder.read()?.is_none() {
             return Err(PlatformError::Missing(dir.to_owned()));
         }
         let change = folder.change()?;
-        let _unused = change.exclude()?;
+        let _unused = match update.is_of_processors() {
+            true => Some(change.exclude()?),
+            false => None,
+        };
         // others may have changed it until we had the lock
         let mut roots = folder.read()?.ok_or(PlatformError::Raced(dir.to_owned()))?;
+        let now = now();
         match update {
             Update::SvnUp if roots.svn == SVN_MAX => return Err(PlatformError::SvnAtTop(SVN_MAX)),
             Update::SvnUp => roots.svn += 1,
@@ -216,10 +236,52 @@ impl Platform {
                 getrandom::fill(&mut roots.owner_epoch).map_err(PlatformError::Random)?;
                 roots.owner_epoch_number = roots.owner_epoch_number.saturating_add(1);
             }
+            Update::Advisory(id) => {
+                let svn = roots.svn;
+                roots.books.publish(&id, svn, now)?;
+            }
+            Update::Revoke => {
+                let svn = roots.svn;
+                roots.books.revoke(svn, now)?;
+            }
         }
-        roots.changed = now();
+        roots.changed = now;
         change.write(&roots)?;
         Ok(Info::of(&roots))
+    }
+
+    /// Gives the platform in `dir` the key that signs its architectural enclaves, which
+    /// `make` makes (in PEM) if there is none yet.
+    ///
+    /// # Errors
+    /// There is no platform, the key cannot be made or is too long, or it cannot be written.
+    pub fn equip<E: From<PlatformError>>(
+        dir: &Path,
+        make: impl FnOnce() -> Result<Zeroizing<String>, E>,
+    ) -> Result<(), E> {
+        let folder = Folder::new(dir);
+        let read = || folder.read()?.ok_or_else(|| PlatformError::Missing(dir.to_owned()));
+        if !read()?.books.signing_key.is_empty() {
+            return Ok(());
+        }
+        let change = folder.change()?;
+        // others may have made one until we had the lock
+        let mut roots = read()?;
+        if roots.books.signing_key.is_empty() {
+            let key = make()?;
+            books::check_key(&key)?;
+            roots.books.signing_key.push_str(&key);
+            change.write(&roots)?;
+        }
+        Ok(())
+    }
+
+    /// Everything there is of the platform in `dir`, for its maker; `None` if there is none.
+    ///
+    /// # Errors
+    /// Others may read or change it, it is damaged, or it cannot be read.
+    pub fn roots(dir: &Path) -> Result<Option<Roots>, PlatformError> {
+        Folder::new(dir).read()
     }
 
     /// Writes an encrypted copy of the platform in `dir` to a new file, which

@@ -8,6 +8,7 @@
 //! only, and from there no way leads up.
 
 use crate::PlatformError;
+use crate::books::Books;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -88,6 +89,8 @@ pub struct Roots {
     pub svn: u8,
     /// The secret of version [`SVN_MAX`].
     pub svn_top: [u8; 32],
+    /// What their maker keeps beside them.
+    pub books: Books,
 }
 
 impl Roots {
@@ -106,6 +109,7 @@ impl Roots {
             owner_epoch_number: 1,
             svn: SVN_FIRST,
             svn_top: [0; 32],
+            books: Books::default(),
         };
         let Self { platform_id, seal_fuses, provisioning_fuses, owner_epoch, svn_top, .. } = &mut roots;
         let all: [&mut [u8]; 5] = [platform_id, seal_fuses, provisioning_fuses, owner_epoch, svn_top];

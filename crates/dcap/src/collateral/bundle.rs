@@ -7,7 +7,7 @@ use crate::error::{Refusal, Rule, refuse};
 use crate::hex;
 
 /// The largest bundle that is read, in bytes of JSON.
-const MAX_BUNDLE_SIZE: usize = 16 << 20;
+pub const MAX_BUNDLE_SIZE: usize = 16 << 20;
 
 /// Collateral for one kind of platform, with the field names of Intel's
 /// `sgx_ql_qve_collateral_t`; chains are PEM, lists DER (in JSON: hexadecimal digits).

@@ -8,7 +8,7 @@ mod signed;
 mod status;
 mod tcb_info;
 
-pub use bundle::Collateral;
+pub use bundle::{Collateral, MAX_BUNDLE_SIZE};
 pub use qe_identity::{QeIdentity, QeSvn, QeTcbLevel};
 pub use signed::{MAX_DOCUMENT_SIZE, Signed};
 pub use status::TcbStatus;

@@ -1,0 +1,131 @@
+//! The maker of a platform: what Intel is to silicon, a platform's owner is to the platform.
+//!
+//! All that a maker issues follows from the platform's [`Roots`](platform::Roots), its books
+//! and the time; nothing of it is kept in files, so nothing of it can be out of date:
+//!
+//! * [`keys`]: the keys of root, PCK CA and TCB signer, from the platform's secrets
+//! * [`enclaves`]: the architectural enclaves, their signer, and the PCK key, which the
+//!   provisioning-certification enclave derives in the machine
+//! * [`issue`]: certificates, revocation lists, TCB info and QE identity for a time
+//!
+//! Certificates have the names and extensions of [`dcap::issue`]; nobody shall take them for
+//! silicon's.
+#![forbid(unsafe_code)]
+
+pub mod enclaves;
+pub mod issue;
+pub mod keys;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use enclaves::processor;
+pub use issue::{FMSPC, Issued};
+
+use dcap::pki::Certificate;
+use dcap::{Refusal, Root, Time};
+use enclave_image::key::{KeyError, SigningKey};
+use keys::Keys;
+use platform::{CpuSvn, Platform, PlatformError, Roots};
+use std::path::Path;
+
+/// Why a maker cannot issue anything.
+#[derive(Debug, thiserror::Error)]
+pub enum ManufacturerError {
+    /// The platform.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The key of the architectural enclaves.
+    #[error("the platform's key for its architectural enclaves {0}")]
+    Key(#[from] KeyError),
+    /// What was to be issued.
+    #[error("cannot issue what the platform is to be known by: {0}")]
+    Issue(#[from] Refusal),
+    /// A date beyond the year 9999.
+    #[error("the platform was made at no time that a certificate can name: look at the host's clock")]
+    Date,
+}
+
+/// The maker of one platform.
+pub struct Manufacturer {
+    roots: Roots,
+    keys: Keys,
+    /// Of its architectural enclaves.
+    mrsigner: [u8; 32],
+}
+
+impl Manufacturer {
+    /// The maker of the platform in `dir`; `None` if there is no platform, or one of which
+    /// nothing was issued yet.
+    ///
+    /// # Errors
+    /// The platform or its signing key cannot be used.
+    pub fn open(dir: &Path) -> Result<Option<Self>, ManufacturerError> {
+        match Platform::roots(dir)? {
+            Some(roots) if !roots.books.signing_key.is_empty() => Self::of(roots).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The same for a platform that is there; makes its signing key, which takes seconds, if
+    /// it has none yet.
+    ///
+    /// # Errors
+    /// As of [`Manufacturer::open`]; there is no platform, or the key cannot be made or written.
+    pub fn equip(dir: &Path) -> Result<Self, ManufacturerError> {
+        Platform::equip(dir, || Ok::<_, ManufacturerError>(SigningKey::generate()?.to_pem()?))?;
+        Self::open(dir)?.ok_or_else(|| PlatformError::Missing(dir.to_owned()).into())
+    }
+
+    fn of(roots: Roots) -> Result<Self, ManufacturerError> {
+        let mrsigner = SigningKey::from_pem(&roots.books.signing_key)?.public().mrsigner();
+        Ok(Self { keys: Keys::of(&roots), roots, mrsigner })
+    }
+
+    /// MRSIGNER of the platform's architectural enclaves.
+    pub fn mrsigner(&self) -> [u8; 32] {
+        self.mrsigner
+    }
+
+    /// The root, always the same.
+    ///
+    /// # Errors
+    /// As of [`Manufacturer::issued`].
+    pub fn root(&self) -> Result<Root, ManufacturerError> {
+        Ok(Root::from_der(issue::root(self)?.der())?)
+    }
+
+    /// Names of the advisories that concern the platform's security version.
+    pub fn advisories(&self) -> Vec<String> {
+        let open = self.roots.books.advisories.iter().filter(|advisory| advisory.fixed_in > self.roots.svn);
+        open.map(|advisory| advisory.id.clone()).collect()
+    }
+
+    /// Whether the PCK certificate of the platform's security version is revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.roots.books.revoked.iter().any(|revocation| revocation.svn == self.roots.svn)
+    }
+
+    /// The PCK certificate of a security version; `None` for one that the platform does not
+    /// have yet.
+    ///
+    /// # Errors
+    /// As of [`Manufacturer::issued`].
+    pub fn pck(&self, svn: CpuSvn) -> Result<Option<Certificate>, ManufacturerError> {
+        (svn.svn() <= self.roots.svn).then(|| issue::pck(self, svn)).transpose()
+    }
+
+    /// All that is issued at a time, for the platform's security version of today.
+    ///
+    /// # Errors
+    /// The platform's dates are beyond what certificates can say.
+    pub fn issued(&self, at: Time) -> Result<Issued, ManufacturerError> {
+        issue::issued(self, at)
+    }
+}
+
+impl std::fmt::Debug for Manufacturer {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manufacturer").field("mrsigner", &dcap::hex::encode(&self.mrsigner)).finish()
+    }
+}
