@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::search::windows;
 use common::{Scratch, guest, kluis, output, text, turn};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
@@ -297,7 +298,7 @@ fn core_of_the_process_has_no_secret() {
     };
     let (secret, control) = (value("secret "), value("control "));
     let mut found = [0u64; 2];
-    let scanned = windows(&file, |window| {
+    let scanned = windows(std::fs::File::open(&file).unwrap(), |window| {
         found[0] += u64::from(*window == secret);
         found[1] += u64::from(*window == control);
     });
@@ -308,21 +309,4 @@ fn core_of_the_process_has_no_secret() {
     assert!(scanned > 256 << 20);
     assert_eq!(found[0], 0, "the secret is in the core");
     assert_ne!(found[1], 0, "the control is not found: the search can fail");
-}
-
-/// Calls `f` with each 16 bytes of a file, byte by byte; the bytes there were.
-fn windows(file: &str, mut f: impl FnMut(&[u8; 16])) -> u64 {
-    let mut file = std::fs::File::open(file).unwrap();
-    let (mut buffer, mut kept, mut total) = (vec![0; 1 << 20], 0, 0);
-    loop {
-        let n = file.read(&mut buffer[kept..]).unwrap();
-        if n == 0 {
-            return total;
-        }
-        total += n as u64;
-        let len = kept + n;
-        buffer[..len].windows(16).filter_map(|window| window.try_into().ok()).for_each(&mut f);
-        kept = len.min(15);
-        buffer.copy_within(len - kept..len, 0);
-    }
 }

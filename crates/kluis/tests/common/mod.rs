@@ -5,6 +5,7 @@ pub(crate) mod example;
 pub(crate) mod gdb;
 pub(crate) mod guest;
 pub(crate) mod repository;
+pub(crate) mod search;
 pub(crate) mod session;
 
 use std::io::{Read, Write};

@@ -84,10 +84,15 @@ impl Session {
 
     /// Waits for a line on standard output.
     pub(crate) fn hear(&mut self, wanted: &str) {
-        if self.output.until(|line| (line == wanted).then_some(())).is_none() {
+        while !self.hear_after(wanted).is_empty() {}
+    }
+
+    /// Waits for a line on standard output that begins so; the rest of it.
+    pub(crate) fn hear_after(&mut self, wanted: &str) -> String {
+        self.output.until(|line| line.strip_prefix(wanted).map(str::to_owned)).unwrap_or_else(|| {
             while self.errors.next().is_some() {}
             panic!("no {wanted:?} in\n{}\n{}", self.output.text, self.errors.text);
-        }
+        })
     }
 
     /// The process.
