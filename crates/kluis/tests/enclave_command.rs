@@ -169,7 +169,15 @@ fn gdb_is_in_the_enclave() {
     let out = output(&mut command, commands.as_bytes());
     let (said, errors) = (text(&out.stdout), text(&out.stderr));
     println!("{said}{errors}");
-    for part in ["Hello, Oda, from inside an enclave!\n"] {
+    for part in [
+        "hello::{impl#0}::greet (self=",
+        "enclave/src/main.rs:",
+        "in hello::enclave_dispatch (function=0, arguments=...)",
+        "in enclave_entry ()",
+        "$1 = \"Ada\"",
+        "Hardware watchpoint 2: *name.data_ptr",
+        "Hello, Oda, from inside an enclave!\n",
+    ] {
         assert!(said.contains(part), "{part}: {said}{errors}");
     }
     assert_eq!(out.status.code(), Some(0), "{said}{errors}");

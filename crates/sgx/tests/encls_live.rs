@@ -540,7 +540,8 @@ fn a_debugger_reads_what_edbgrd_gives_and_ones() {
         assert!(debug_read(&w, DATA, offset, len) == expected, "{len} at {offset:#x}");
     }
     let read = debug_read(&w, TCS, 0, 128);
-    assert_eq!(read[..72], zerocopy::IntoBytes::as_bytes(&tcs())[..72]);
+    assert_eq!(read[..72], w.read::<[u8; 72]>(TCS, 0));
+    assert_eq!(read[32..40], tcs().oentry.to_le_bytes());
     assert_eq!(read[72..], [0xff; 56]);
     for page in [SECS, FREE, EpcPage(u32::MAX)] {
         assert_eq!(debug_read(&w, page, 0, 16), [0xff; 16], "{page:?}");
