@@ -130,7 +130,8 @@ fn genuine_quotes_are_accepted_by_a_policy_and_refused_with_a_code_each() {
     for (quote, code, words) in [
         (&REAL[..1000], 11, ["truncated", "get the file again"]),
         (&[0; (64 << 10) + 1][..], 12, ["oversized", "65536"]),
-        (b"{}", 11, ["truncated", "version"]),
+        (b"{", 11, ["truncated", "version"]),
+        (b"{}", 13, ["quote-version", "32123"]),
         (&[3; 2000], 13, ["quote-version", "inspect"]),
         (TDX, 13, ["tee-type", "TDX 1.0"]),
         (&changed, 14, ["quote-signature", "do not believe it"]),

@@ -117,7 +117,7 @@ fn look_into(machine: &Session, parties: &Parties, wanted: &Wanted, when: &str) 
     let inspect = |args: &[&str]| -> serde_json::Value {
         let mut command = common::kluis();
         let out = output(command.env("XDG_RUNTIME_DIR", parties.example.user.at("")).args(args), b"");
-        serde_json::from_slice(&out.stdout).expect(&text(&out.stderr))
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", text(&out.stderr)))
     };
     // the kernel's code, as a device reads it, tells which memory is the guest's
     let (at, len) = (0x100_0000u64, 4096usize);

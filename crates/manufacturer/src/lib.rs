@@ -1,6 +1,6 @@
 //! The maker of a platform: what Intel is to silicon, a platform's owner is to the platform.
 //!
-//! All that a maker issues follows from the platform's [`Roots`](platform::Roots), its books
+//! All that a maker issues follows from the platform's [`Roots`], its books
 //! and the time; nothing of it is kept in files, so nothing of it can be out of date:
 //!
 //! * [`keys`]: the keys of root, PCK CA and TCB signer, from the platform's secrets
