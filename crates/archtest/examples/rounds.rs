@@ -31,7 +31,10 @@ guest!(sysretq, "sysretq");
 guest!(iretq, "iretq");
 guest!(skip, "add rsp, 8", "add qword ptr [rsp], 3", "iretq");
 
-const ROUNDS: [(&str, fn() -> &'static [u8]); 12] = [
+/// A name, and the code of a round.
+type Round = (&'static str, fn() -> &'static [u8]);
+
+const ROUNDS: [Round; 12] = [
     ("empty", empty),
     ("syscall", syscall),
     ("int3", int3),
