@@ -81,7 +81,7 @@ impl Kluis {
         shared.set_peers(std::slice::from_ref(&shared));
         let mut cpu = Cpu::new(0, Arc::new(model), ram.clone(), Arc::new(NoBus::default()), shared);
         set_mode(&mut cpu.s);
-        cpu.update_rights();
+        cpu.control_changed();
         let fresh = cpu.s.clone();
         let data = std::array::from_fn(|i| ram.page(GPA_DATA + 4096 * i as u64).expect("data pages are RAM"));
         Ok(Kluis { engine: Engine::new(cpu), fresh, data })

@@ -161,7 +161,7 @@ impl Machine {
         cpu.s.dr7 = 0x400;
         cpu.activity = Activity::Active;
         // Nothing that flushes: what is left of other translations is to be found.
-        cpu.update_rights();
+        cpu.control_changed();
     }
 
     /// Sets general registers and leaves the others.

@@ -70,7 +70,7 @@ pub(crate) fn is_xcr0(model: &Model, value: Xcr0) -> bool {
 
 impl Cpu {
     /// To be called when CR0, CR4, EFER or XCR0 have changed.
-    pub(crate) fn control_changed(&mut self) {
+    pub fn control_changed(&mut self) {
         self.vector_closed = vector::closed(&self.s);
         self.update_rights();
     }
