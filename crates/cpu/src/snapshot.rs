@@ -401,6 +401,7 @@ impl Cpu {
         let xcr0 = Xcr0::from_bits_retain(state.xcr0);
         check(is_xcr0(&self.model, xcr0), "XCR0")?;
         self.s.xcr0 = xcr0;
+        self.control_changed();
         self.s.x87 = state.x87.load();
         self.s.vec = state.vectors.map(VectorReg);
         self.s.opmask = state.opmask;
