@@ -72,7 +72,7 @@ pub enum LoadError {
     Create(io::Error),
     /// The EPC is full.
     #[error(
-        "the EPC is too small for the enclave (no page for ECREATE or EADD: ENOMEM): use a machine with more, or less heap and fewer threads"
+        "the EPC has no page for the enclave (ECREATE or EADD: ENOMEM): end other enclaves, use a machine with more EPC, or build it with less heap and fewer threads"
     )]
     EpcFull,
     /// EADD, EEXTEND.

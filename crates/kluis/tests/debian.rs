@@ -397,7 +397,7 @@ fn stress_ng_verifies_cpu_and_memory_methods() {
     };
     for kind in ["cpu ", "vm "] {
         let (verified, nothing) = (with(kind, ": verified"), with(kind, ": nothing"));
-        println!("{kind}: {} verified; nothing within a minute: {nothing:?}", verified.len());
+        println!("{}: {} verified; nothing within a minute: {nothing:?}", kind.trim(), verified.len());
         assert_eq!(verified.len() + nothing.len(), with(kind, "").len(), "{said}");
         assert!(verified.len() > nothing.len(), "{said}");
     }

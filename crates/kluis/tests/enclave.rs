@@ -129,9 +129,11 @@ fn the_runtime_keeps_its_promises() {
         .enclave("other", none(), 1)
         .enclave("product", serde_json::json!({ "product": 8 }), 0);
     let script = "set -e\nc() { n=$1; shift; ./enclave-check $n.sgxs $n.sig $@; }\n\
-        c check check; c exinfo sgx2; c production production; c check seal s; \
+        c check check; c check bench 20 --json; c exinfo sgx2; c production production; c check seal s; \
         for n in check newer older other product; do echo $n; c $n unseal s; done";
-    let (said, _) = package.run(&["--size", "Standard_DC2s_v3", "--memory", "1G"], script);
+    // less EPC than the heap grows to
+    let args = ["--size", "Standard_DC2s_v3", "--memory", "1G", "--epc", "8M", "--stats", "--json"];
+    let (said, stats) = package.run(&args, script);
     has(
         &said,
         &[
@@ -153,6 +155,13 @@ fn the_runtime_keeps_its_promises() {
         ],
     );
     assert!(!text(&said).contains("printed: "));
+    let [ewb, eldu, eaug] = ["EWB", "ELDU", "EAUG"].map(|leaf| guest::leaves(&stats, leaf));
+    assert!(ewb > 1000 && eldu > 1000 && eaug > 3000, "EWB {ewb}, ELDU {eldu}, EAUG {eaug}");
+    let said_of = text(&said);
+    let figures = said_of.lines().find(|line| line.starts_with('{')).unwrap();
+    let figures: serde_json::Value = serde_json::from_str(figures).unwrap();
+    let rates = figures["per_second"].as_object().unwrap();
+    assert!(rates.len() == 7 && rates.values().all(|rate| rate.as_f64().unwrap() > 0.0), "{figures}");
     let unsealed = text(&said).split("check\nEnclave: svn").nth(1).map(|rest| format!("Enclave: svn{rest}"));
     assert_eq!(
         unsealed.unwrap(),
@@ -331,7 +340,8 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
         .file("tampered.sgxs", tampered)
         .file("forged.sig", forged)
         .file("another.sig", of_another)
-        .enclave("kss", serde_json::json!({ "kss": true }), 0);
+        .enclave("kss", serde_json::json!({ "kss": true }), 0)
+        .enclave("large", serde_json::json!({ "heap": "8M" }), 0);
     let cases = [
         ("missing.sgxs", "good.sig", "cannot read missing.sgxs"),
         ("good.sgxs", "missing.sig", "not signed: there is no missing.sig"),
@@ -353,11 +363,30 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
             ["production", &format!("load {other}"), "nobody", &format!("load {one}"), "load"]
                 .map(|how| format!("./enclave-check good.sgxs good.sig {how}\n")),
         )
-        .chain(["exit 0".into()])
+        .chain(["echo ==; set -e\n".into()])
+        .chain(
+            [("good", "full"), ("large", "fill 7000000")]
+                .map(|(name, how)| format!("./enclave-check {name}.sgxs {name}.sig {how}\n")),
+        )
         .collect();
-    let (said, _) = package.run(&["--size", "Standard_DC1s_v2", "--memory", "512M"], &script);
+    let args = ["--size", "Standard_DC1s_v2", "--memory", "512M", "--epc", "2M", "--stats", "--json"];
+    let (said, stats) = package.run(&args, &script);
+    // an EPC that others have, or that is less than the enclave's heap
+    has(
+        &said,
+        &[
+            "others ECREATE: the EPC has no page for the enclave (ECREATE or EADD: ENOMEM): end other enclaves,",
+            "EADD: the EPC has no page for the enclave (ECREATE or EADD: ENOMEM): end other enclaves,",
+            "when the others have gone there are pages: ok",
+            "7000000 bytes of heap are what was written: ok",
+            "once more: ok",
+            "and nothing else was lost: ok",
+        ],
+    );
+    let [ewb, eldu] = ["EWB", "ELDU"].map(|leaf| guest::leaves(&stats, leaf));
+    assert!(ewb > 3000 && eldu > 3000, "EWB {ewb}, ELDU {eldu}");
     let said = text(&said);
-    let lines: Vec<_> = said.lines().collect();
+    let lines: Vec<_> = said.lines().take_while(|line| *line != "==").collect();
     assert_eq!(lines.len(), cases.len() + 5, "{said}");
     for ((_, _, expected), line) in cases.iter().zip(&lines) {
         assert!(line.starts_with("FAILED: ") && line.contains(expected), "{expected}: {line}");

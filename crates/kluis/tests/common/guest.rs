@@ -23,6 +23,13 @@ pub(crate) fn program(name: &str) -> PathBuf {
     target.join(TARGET).join("release").join(name)
 }
 
+/// How often a machine has executed an SGX leaf, as `--stats --json` tells at its end.
+pub(crate) fn leaves(errors: &str, leaf: &str) -> u64 {
+    let stats: serde_json::Value = serde_json::from_str(errors.lines().last().unwrap()).unwrap();
+    let leaves = stats["sgx"]["counters"]["leaves"].as_array().unwrap();
+    leaves.iter().find(|counted| counted[0] == leaf).map_or(0, |counted| counted[1].as_u64().unwrap())
+}
+
 /// A tar archive of these files, for the guest's `tar x`; all are executable.
 pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());

@@ -204,3 +204,13 @@ pub fn sgx2(files: &Files) -> Result<(), String> {
     step("and goes on", check.echo(&[1; 1000]) == Ok(vec![1; 1000]))?;
     step("#PF is handled inside, with its address", check.raise(Raise::HandledPageFault) == Ok(1))
 }
+
+/// Fills and reads the heap, beyond what the machine has of EPC: Linux swaps its pages.
+pub fn fill(files: &Files, bytes: u64) -> Result<(), String> {
+    let enclave = load(files)?;
+    let check = CheckClient(&*enclave);
+    step("the enclave has its secrets", check.intact() == Ok(true))?;
+    step(&format!("{bytes} bytes of heap are what was written"), check.fill_heap(bytes) == Ok(true))?;
+    step("once more", check.fill_heap(bytes) == Ok(true))?;
+    step("and nothing else was lost", check.intact() == Ok(true))
+}

@@ -3,6 +3,8 @@
 //! ```text
 //! enclave-check SGXS SIG check       what the runtime offers
 //! enclave-check SGXS SIG sgx2        what takes SGX2; for an enclave with `exinfo`
+//! enclave-check SGXS SIG fill N      N bytes of heap, twice, of which the machine may have less EPC
+//! enclave-check SGXS SIG full        other enclaves take the EPC: what it says then
 //! enclave-check SGXS SIG production  a production enclave tells nothing; a debug one is refused
 //! enclave-check SGXS SIG lost        waits for a line on its input, then finds the EPC lost
 //! enclave-check SGXS SIG inside      stays inside until somebody ends it
@@ -20,6 +22,7 @@
 
 mod attack;
 mod bench;
+mod full;
 mod good;
 mod raw;
 mod seal;
@@ -104,6 +107,10 @@ fn main() -> ExitCode {
     let result = match command {
         ["check"] => good::check(&files),
         ["sgx2"] => good::sgx2(&files),
+        ["fill", bytes] if bytes.parse::<u64>().is_ok() => {
+            good::fill(&files, bytes.parse().unwrap_or_default())
+        }
+        ["full"] => full::full(&files),
         ["production"] => good::production(&files),
         ["lost"] => good::lost(&files),
         ["inside"] => good::inside(&files),
@@ -134,7 +141,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [--json]"
+        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [--json]"
     );
     ExitCode::from(2)
 }
