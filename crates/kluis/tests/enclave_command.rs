@@ -2,7 +2,10 @@
 
 mod common;
 
+use common::session::Session;
 use common::{kluis, output, text, turn};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -101,8 +104,15 @@ fn a_new_project_runs_and_so_do_its_tests() {
     assert!(after.contains("product    7, security version 3"), "{after}");
     let signer = |text: &str| text.lines().find(|line| line.contains("MRSIGNER")).unwrap().to_owned();
     assert_ne!(signer(&before), signer(&after));
-    let out = project.enclave(&["run", "--quiet", "--timeout", "500s"]);
-    assert_eq!(text(&out.stdout), "Hello, world, from inside an enclave!\n", "{}", text(&out.stderr));
+    // with less EPC than the enclave takes
+    let out = project.enclave(&["run", "--quiet", "--timeout", "500s", "--epc", "1M"]);
+    let errors = text(&out.stderr);
+    assert_eq!(text(&out.stdout), "Hello, world, from inside an enclave!\n", "{errors}");
+    let warning =
+        errors.lines().find(|line| line.starts_with("kluis: the enclave hello takes ")).expect(&errors);
+    for part in [" has an EPC of 1 MiB: Linux will swap its pages (EWB, ELDU)", "choose a larger --size"] {
+        assert!(warning.contains(part), "{warning}");
+    }
     // it was this signature: building has kept it
     assert_eq!(project.works(&["inspect"]), after);
 
@@ -181,6 +191,37 @@ fn gdb_is_in_the_enclave() {
         assert!(said.contains(part), "{part}: {said}{errors}");
     }
     assert_eq!(out.status.code(), Some(0), "{said}{errors}");
+}
+
+/// A gdb of the user's own comes to the port as it was told; Ctrl-C ends what is debugged.
+#[test]
+fn a_gdb_of_ones_own_comes_to_the_port() {
+    let _turn = turn();
+    let project = project();
+    let folder = project.dir.path();
+    let mut command = kluis();
+    command.current_dir(project.root()).env("XDG_STATE_HOME", folder.join("state"));
+    command.env("XDG_RUNTIME_DIR", folder);
+    command.args(["enclave", "debug", "--quiet", "--timeout", "500s", "--gdb", "0", "--", "Ada"]);
+    let mut debugged = Session::start(&mut command);
+    let port = debugged.told("kluis: the enclave is at 0x");
+    let gdb = debugged.told("gdb ");
+    assert!(port.contains("the machine waits for gdb at 127.0.0.1:"), "{port}");
+    let mut gdb = Session::start(Command::new("sh").args(["-c", &format!("exec gdb -nx {gdb}")]));
+    // on a line of its own, behind the prompt
+    gdb.say("printf \"\\nfunction %d\\n\", function\n");
+    gdb.hear("function 0");
+
+    let machines = output(kluis().env("XDG_RUNTIME_DIR", folder).args(["ps", "--json"]), b"");
+    let machines: serde_json::Value = serde_json::from_slice(&machines.stdout).unwrap();
+    let machine = machines[0]["pid"].as_u64().unwrap();
+    let [command, machine] = [debugged.pid().into(), machine].map(|pid| Pid::from_raw(pid as i32).unwrap());
+    kill_process(command, Signal::INT).unwrap();
+    let (status, said, errors) = debugged.end();
+    assert_eq!((status.code(), said.as_str()), (Some(130), ""), "{errors}");
+    assert_eq!(test_kill_process(machine), Err(Errno::SRCH), "the machine is still there");
+    let (_, said, _) = gdb.end();
+    assert!(said.contains("Program terminated with signal SIGKILL"), "{said}");
 }
 
 #[test]
@@ -277,6 +318,15 @@ fn what_is_wrong_is_told_in_one_line() {
     project.refused(&["run", "--signer", OTHER], &format!("not by {OTHER}"));
     project.refused(&["run", "--signer", "nowhere.pem"], "neither an MRSIGNER");
     project.refused(&["run", "--signer", "README.md"], "README.md");
+
+    // debuggers
+    project.refused(&["debug", "--release"], "leave out --release");
+    project
+        .refused(&["debug", "--debugger", "no-gdb"], "there is no no-gdb: install gdb, or have one of yours");
+    project.refused(&["debug", "nobody"], "nobody is no enclave of the project: it has hello");
+    project.refused(&["debug", "--gdb", "here"], "--gdb here is no port for gdb: write it as 127.0.0.1:1234");
+    project.refused(&["debug", "--gdb", "192.0.2.1:1"], "use 127.0.0.1 and ssh -L, or add ,remote");
+    project.refused(&["debug", "--gdb", "1234,nowait"], "leave out --reboot, --tty and ,nowait");
 
     // too large for the machine: EPC, and what Linux can swap it to
     let manifest = project.root().join("enclave/Cargo.toml");

@@ -57,8 +57,9 @@ pub(super) fn main(
     let epc = run::epc(run)?;
     let project = Project::find(args.project.as_deref())?;
     let program = run::host(&project)?;
+    let chosen = chosen(&project, what.enclave.as_deref())?;
     let built = build::enclaves(&project, args, purpose)?;
-    let enclave = chosen(&built, what.enclave.as_deref())?;
+    let enclave = &built[chosen];
     if !enclave.debug {
         return Err(Error::bad(format!(
             "the enclave {} is one for production, which no debugger looks into: say `debug = true` under \
@@ -87,14 +88,15 @@ fn machine(run: &RunArgs) -> Result<Option<RunArgs>, Error> {
     Ok(Some(run))
 }
 
-fn chosen<'a>(built: &'a [Built], name: Option<&str>) -> Result<&'a Built, Error> {
-    let names = || built.iter().map(|enclave| &*enclave.name).collect::<Vec<_>>().join(", ");
-    match (built, name) {
-        ([one], None) => Ok(one),
+/// Which enclave of the project.
+fn chosen(project: &Project, name: Option<&str>) -> Result<usize, Error> {
+    let names = || project.enclaves.iter().map(|enclave| &*enclave.name).collect::<Vec<_>>().join(", ");
+    match (&project.enclaves[..], name) {
+        ([_], None) => Ok(0),
         (_, None) => Err(Error::bad(format!("the project has several enclaves: name one of {}", names()))),
-        (_, Some(name)) => built
+        (all, Some(name)) => all
             .iter()
-            .find(|enclave| enclave.name == name)
+            .position(|enclave| enclave.name == name)
             .ok_or_else(|| Error::bad(format!("{name} is no enclave of the project: it has {}", names()))),
     }
 }
@@ -124,7 +126,13 @@ fn attend(enclave: &Built, project: &Project, debugger: &Debugger, started: bool
     signals.to(None);
     match (done, exit::of_process(status)) {
         (Ok(()), code) => Ok(code),
-        // that is what went wrong first, and is told already
+        // the machine was stopped, or there was none, as it has said itself
+        (Err(_), code @ (exit::BAD_INPUT | exit::TIMEOUT | exit::FAILED | exit::SIGNAL..))
+            if found.is_none() =>
+        {
+            Ok(code)
+        }
+        // the host program has failed, and may have told why
         (Err(e), code) if found.is_none() && code != exit::OK => {
             eprintln!("kluis: {e}");
             Ok(code)

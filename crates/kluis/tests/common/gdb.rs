@@ -4,7 +4,7 @@ use super::{kluis, output, text};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// A machine that gdb may come to.
+/// A machine that gdb may come to, killed when dropped.
 pub(crate) struct Machine {
     pub(crate) child: Child,
     pub(crate) lines: BufReader<ChildStdout>,
@@ -57,5 +57,12 @@ impl Machine {
     /// Waits for it; its exit code.
     pub(crate) fn end(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -82,6 +82,12 @@ impl Session {
         self.errors.until(told).unwrap_or_else(|| panic!("no port is told: {}", self.errors.text))
     }
 
+    /// Waits for a line of its errors that begins so; the rest of it.
+    pub(crate) fn told(&mut self, wanted: &str) -> String {
+        let told = self.errors.until(|line| line.strip_prefix(wanted).map(str::to_owned));
+        told.unwrap_or_else(|| panic!("no {wanted:?} is told: {}", self.errors.text))
+    }
+
     /// Waits for a line on standard output.
     pub(crate) fn hear(&mut self, wanted: &str) {
         while !self.hear_after(wanted).is_empty() {}
