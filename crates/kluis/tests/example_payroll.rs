@@ -8,10 +8,12 @@ use common::search::{self, Found, Needles};
 use common::session::Session;
 use common::{output, text, turn};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// People in the records of each party that has some: of three, one only receives.
 const PEOPLE: usize = 50_000;
@@ -111,8 +113,13 @@ impl Wanted {
     }
 }
 
-/// Looks through the machine's process.
-fn look_into(machine: &Session, parties: &Parties, wanted: &Wanted, when: &str) {
+/// What is found in the machine's process, and what the enclave's memory is.
+fn found_in(
+    machine: &Session,
+    parties: &Parties,
+    wanted: &Wanted,
+    when: &str,
+) -> (search::Process<3>, String) {
     let begin = Instant::now();
     let inspect = |args: &[&str]| -> serde_json::Value {
         let mut command = common::kluis();
@@ -126,14 +133,21 @@ fn look_into(machine: &Session, parties: &Parties, wanted: &Wanted, when: &str) 
     let byte = |n| u8::from_str_radix(&bus[2 * n..2 * n + 2], 16).unwrap();
     let kernel: Vec<u8> = (0..len).map(byte).collect();
 
-    let search::Process { guest, rest, closed } = search::process(wanted.all(), machine.pid(), (at, &kernel));
+    let process = search::process(wanted.all(), machine.pid(), (at, &kernel));
     let view = inspect(&["sgx", "inspect", "--json"]);
     let backend = view["memory"]["backend"].as_str().unwrap().to_owned();
     println!("{when}, in {:?}; the enclave's memory is {backend}", begin.elapsed());
-    tell("the guest's memory", &guest);
-    tell("the rest of the process", &rest);
-    println!("  closed: {} bytes in {closed:?}", closed.iter().map(|(_, bytes)| bytes).sum::<u64>());
+    tell("the guest's memory", &process.guest);
+    tell("the rest of the process", &process.rest);
+    let closed = process.closed.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    println!("  closed: {closed} bytes in {:?}", process.closed);
+    (process, backend)
+}
 
+/// Looks through the machine's process, in which nothing may be.
+fn look_into(machine: &Session, parties: &Parties, wanted: &Wanted, when: &str) {
+    let (process, backend) = found_in(machine, parties, wanted, when);
+    let search::Process { guest, rest, closed } = process;
     let [secret, control, sent] = guest;
     assert!(guest[0].bytes >= 384 << 20, "the guest's memory was not found");
     assert_ne!(control.hits, 0, "the control is not found: the search can fail");
@@ -155,8 +169,8 @@ fn tell(what: &str, found: &[Found; 3]) {
     println!("  {what}: {bytes} bytes; records {secret}, control {control}, ciphertext {sent} windows");
 }
 
-/// Looks through what the guest has as disks, and files that its process has open.
-fn look_at_disks(machine: &Session, parties: &Parties, wanted: &Wanted) {
+/// What is found in what the guest has as disks, and in files that its process has open.
+fn found_on_disks(machine: &Session, parties: &Parties, wanted: &Wanted) -> [Found; 3] {
     let image = image::ensure(&image::Options::default()).unwrap();
     let mut files = vec![image.kernel, image.initrd];
     files_of(&parties.folder(), &mut files);
@@ -170,7 +184,12 @@ fn look_at_disks(machine: &Session, parties: &Parties, wanted: &Wanted) {
         all.iter_mut().zip(&found).for_each(|(sum, found)| sum.add(found));
     }
     tell(&format!("{} files", files.len()), &all);
-    let [secret, control, sent] = all;
+    all
+}
+
+/// Looks through them, where nothing may be either.
+fn look_at_disks(machine: &Session, parties: &Parties, wanted: &Wanted) {
+    let [secret, control, sent] = found_on_disks(machine, parties, wanted);
     assert_eq!(secret.hits, 0, "a record is on a disk: {:?}", secret.first.map(|w| text(&w)));
     assert_ne!(control.hits, 0, "the control is not found: the search can fail");
     assert!(sent.hits as usize >= wanted.sent.len(), "what was sent is kept");
@@ -185,6 +204,27 @@ fn files_of(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
+}
+
+/// The same searches find records that do get out: some that a party sends as they are, and
+/// that somebody leaves on the disk.
+fn planted_are_found(machine: &Session, parties: &Parties, wanted: &Wanted, endpoint: &str, records: &[u8]) {
+    let leak = parties.folder().join("leak");
+    std::fs::write(&leak, records).unwrap();
+    let mut client = TcpStream::connect(endpoint.strip_prefix("tcp:").unwrap()).unwrap();
+    client.write_all(records).unwrap();
+    // the host program has read of it, and wants no more: it is no message
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let _ = client.read(&mut [0]);
+    let (process, _) = found_in(machine, parties, wanted, "with records that were planted");
+    for (place, found) in [
+        ("the guest's memory", process.guest),
+        ("the process", process.rest),
+        ("a disk", found_on_disks(machine, parties, wanted)),
+    ] {
+        assert_ne!(found[0].hits, 0, "a record in {place} is not found");
+    }
+    std::fs::remove_file(leak).unwrap();
 }
 
 /// People, mean and deviation by group, of records as they are.
@@ -277,6 +317,7 @@ fn records_are_in_clear_inside_and_nowhere_else() {
     wanted.secret = Needles::new(&[&plaintext[..], &[lines.as_bytes()]].concat());
     look_into(&machine, &parties, &wanted, "after the results");
     look_at_disks(&machine, &parties, &wanted);
+    planted_are_found(&machine, &parties, &wanted, &endpoint, &plaintext[0][..16 << 10]);
 
     // another start has the key, and what was sent
     drop(machine);
