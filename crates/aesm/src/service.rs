@@ -167,7 +167,9 @@ fn refusal(request: Option<&request::Body>, Code(error_code): Code) -> Response 
         ($($name:ident)*) => {
             match request {
                 $(Some(request::Body::$name(_)) => {
-                    response::Body::$name(response::$name { error_code, ..Default::default() })
+                    let mut refusal = response::$name::default();
+                    refusal.error_code = error_code;
+                    response::Body::$name(refusal)
                 })*
                 None => response::Body::UnsupportedRequest(response::UnsupportedRequest { error_code }),
             }

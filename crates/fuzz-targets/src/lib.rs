@@ -13,11 +13,13 @@
 //! * [`enclave`]: programs, streams and signatures of enclaves, messages of their clients
 //! * [`store`]: an enclave's store, crashes, and who keeps its files
 //! * [`attestation`]: quotes, certificates and collateral, judged by another verifier
+//! * [`aesm`](mod@aesm): requests to the service that makes quotes, judged by another parser
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
 //! * [`input`], [`mutate`]: reading and making inputs
 #![forbid(unsafe_code)]
 
+pub mod aesm;
 pub mod attestation;
 pub mod code;
 pub mod device;
@@ -163,6 +165,13 @@ pub const TARGETS: &[Target] = &[
         seeds: attestation::changes,
         cases: 600,
         max_len: 15,
+    },
+    Target {
+        name: "aesm_messages",
+        run: aesm::aesm_messages,
+        seeds: aesm::seeds,
+        cases: 20_000,
+        max_len: 512,
     },
 ];
 
