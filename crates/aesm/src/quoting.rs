@@ -8,7 +8,10 @@ use crate::{AttestationKeyId, Challenge, Code};
 /// Several threads ask at once.
 pub trait Quoting: Sync {
     /// The identifier of its key: MRSIGNER and ISVPRODID of the quoting enclave.
-    fn key_id(&self) -> AttestationKeyId;
+    ///
+    /// # Errors
+    /// Why it is not known.
+    fn key_id(&self) -> Result<AttestationKeyId, Failure>;
 
     /// Makes ready to quote: the attestation key is there and certified when this returns.
     ///
@@ -30,8 +33,9 @@ pub trait Quoting: Sync {
     /// given would say nothing.
     ///
     /// # Errors
-    /// [`Code::INVALID_REPORT`] if the report does not pass, and others for what the enclave
-    /// cannot do.
+    /// [`Code::INVALID_REPORT`] if the report does not pass,
+    /// [`Code::UNABLE_TO_GENERATE_QE_REPORT`] if the target is none, and others for what the
+    /// enclave cannot do.
     fn quote(&self, report: &Report, challenge: Option<&Challenge>) -> Result<Quoted, Failure>;
 }
 

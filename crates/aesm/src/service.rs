@@ -48,8 +48,8 @@ struct Refused(Code, Option<String>);
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         // which any program can bring about as often as it likes
-        let own_mistake = failure.code == Code::INVALID_REPORT;
-        Self(failure.code, (!own_mistake).then(|| failure.to_string()))
+        let programs = matches!(failure.code, Code::INVALID_REPORT | Code::UNABLE_TO_GENERATE_QE_REPORT);
+        Self(failure.code, (!programs).then(|| failure.to_string()))
     }
 }
 
@@ -110,10 +110,11 @@ fn quote(request: &request::GetQuoteEx, quoting: &dyn Quoting) -> Done {
 
 fn select(request: &request::SelectAttKeyId, quoting: &dyn Quoting) -> Done {
     let selected = match request.att_key_id_list.as_deref() {
-        None => quoting.key_id(),
+        None => quoting.key_id()?,
         Some(bytes) => {
             let Some(ids) = key_id::list(bytes) else { return refuse(Code::PARAMETER) };
-            let Some(id) = ids.iter().find(|id| is_ours(id, quoting)) else {
+            let ours = quoting.key_id()?;
+            let Some(id) = ids.iter().find(|id| is_ours(id, &ours)) else {
                 return refuse(Code::UNSUPPORTED_ATT_KEY_ID);
             };
             id.clone()
@@ -138,7 +139,7 @@ fn key_ids(request: &request::GetSupportedAttKeyIds, quoting: &dyn Quoting) -> D
     }
     Ok(response::Body::GetSupportedAttKeyIds(response::GetSupportedAttKeyIds {
         error_code: Code::SUCCESS.0,
-        att_key_ids: Some(quoting.key_id().as_bytes().to_vec()),
+        att_key_ids: Some(quoting.key_id()?.as_bytes().to_vec()),
     }))
 }
 
@@ -149,11 +150,12 @@ fn size(quoting: &dyn Quoting) -> Result<u32, Refused> {
 
 /// Refuses an identifier that is neither our key's nor Intel's.
 fn known(id: Option<&[u8]>, quoting: &dyn Quoting) -> Result<(), Refused> {
-    if is_ours(&structure(id)?, quoting) { Ok(()) } else { refuse(Code::UNSUPPORTED_ATT_KEY_ID) }
+    let id = structure(id)?;
+    if is_ours(&id, &quoting.key_id()?) { Ok(()) } else { refuse(Code::UNSUPPORTED_ATT_KEY_ID) }
 }
 
-fn is_ours(id: &AttestationKeyId, quoting: &dyn Quoting) -> bool {
-    id.same_enclave(&quoting.key_id()) || id.same_enclave(&AttestationKeyId::INTEL_QE3)
+fn is_ours(id: &AttestationKeyId, ours: &AttestationKeyId) -> bool {
+    id.same_enclave(ours) || id.same_enclave(&AttestationKeyId::INTEL_QE3)
 }
 
 /// A structure in a message: there, and of its length.

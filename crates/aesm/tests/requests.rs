@@ -19,8 +19,12 @@ fn answer(body: request::Body) -> response::Body {
     aesm::answer(&Request { body: Some(body) }, &Platform, &quiet).body.expect("a response")
 }
 
+fn own_id() -> AttestationKeyId {
+    Platform.key_id().expect("known")
+}
+
 fn ours() -> Option<Vec<u8>> {
-    Some(Platform.key_id().as_bytes().to_vec())
+    Some(own_id().as_bytes().to_vec())
 }
 
 fn init(request: request::InitQuoteEx) -> response::InitQuoteEx {
@@ -163,7 +167,7 @@ fn a_challenge_comes_back_with_the_report() {
 
 #[test]
 fn of_a_verifiers_keys_the_first_that_is_ours_is_selected() {
-    let (own, intels) = (Platform.key_id(), AttestationKeyId::INTEL_QE3);
+    let (own, intels) = (own_id(), AttestationKeyId::INTEL_QE3);
     let stranger = AttestationKeyId::ecdsa([1; 32], 1);
     let list = |ids: &[&AttestationKeyId]| {
         let mut bytes = [&[0; 4][..], &(ids.len() as u32).to_le_bytes()].concat();
@@ -208,7 +212,7 @@ impl Broken {
 }
 
 impl Quoting for Broken {
-    fn key_id(&self) -> AttestationKeyId {
+    fn key_id(&self) -> Result<AttestationKeyId, Failure> {
         Platform.key_id()
     }
     fn init(&self) -> Result<Initialized, Failure> {

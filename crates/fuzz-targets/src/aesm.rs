@@ -81,7 +81,8 @@ fn read(message: &[u8]) -> Option<u32> {
             let theirs = last(theirs, field).map(|value| match (kind, value) {
                 (Bool, Value::Varint(value)) => Value::Varint(u64::from(value != 0)),
                 (U32, Value::Varint(value)) => Value::Varint(u64::from(value as u32)),
-                (U64, Value::Varint(_)) | (Bytes, Value::LengthDelimited(_)) => value,
+                (U64, Value::Varint(value)) => Value::Varint(value),
+                (Bytes, Value::LengthDelimited(bytes)) => Value::LengthDelimited(bytes),
                 (_, other) => panic!("field {field} of request {number} is {other:?}"),
             });
             assert_eq!(last(ours, field), theirs, "field {field} of request {number}");
@@ -127,8 +128,8 @@ fn last(fields: &Fields, number: u32) -> Option<Value<'_>> {
 struct Echo;
 
 impl Quoting for Echo {
-    fn key_id(&self) -> AttestationKeyId {
-        AttestationKeyId::ecdsa([0x4b; 32], 1)
+    fn key_id(&self) -> Result<AttestationKeyId, Failure> {
+        Ok(AttestationKeyId::ecdsa([0x4b; 32], 1))
     }
 
     fn init(&self) -> Result<Initialized, Failure> {

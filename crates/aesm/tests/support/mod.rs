@@ -26,8 +26,8 @@ impl Platform {
 }
 
 impl Quoting for Platform {
-    fn key_id(&self) -> AttestationKeyId {
-        AttestationKeyId::of(&self.qe())
+    fn key_id(&self) -> Result<AttestationKeyId, Failure> {
+        Ok(AttestationKeyId::of(&self.qe()))
     }
 
     fn init(&self) -> Result<Initialized, Failure> {
