@@ -8,9 +8,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use common::gdb::Machine;
-use common::{Scratch, guest, kluis, output, text, turn};
+use common::{Scratch, guest, kluis, output, output_within, text, turn};
 use enclave_abi::build::{FLAGS, TARGET};
 use enclave_image::elf::Program;
 use enclave_image::{Config, SigningKey, layout, sigstruct};
@@ -94,11 +95,17 @@ impl Package {
 
     /// Runs a script in a machine with these files; its output, and that of its errors.
     fn run(&self, args: &[&str], script: &str) -> (Vec<u8>, String) {
+        self.run_within(Duration::from_secs(500), args, script)
+    }
+
+    /// The same for what takes longer.
+    fn run_within(&self, limit: Duration, args: &[&str], script: &str) -> (Vec<u8>, String) {
         let s = Scratch::new();
         let mut command = kluis();
-        command.env("XDG_RUNTIME_DIR", s.at("")).args(["run", "--quiet", "--timeout", TIMEOUT]).args(args);
+        let timeout = format!("{}s", limit.as_secs());
+        command.env("XDG_RUNTIME_DIR", s.at("")).args(["run", "--quiet", "--timeout", &timeout]).args(args);
         command.args(["--", "sh", "-c", &format!("cd /tmp; tar x\n{script}")]);
-        let out = output(&mut command, &self.archive());
+        let out = output_within(limit + Duration::from_secs(60), &mut command, &self.archive());
         let (said, errors) = (text(&out.stdout), text(&out.stderr));
         println!("{said}{errors}");
         assert_eq!(out.status.code(), Some(0), "{said}{errors}");
@@ -211,7 +218,8 @@ fn a_malicious_host_at_length() {
     });
     let package = Package::new().enclave("check", none(), 0);
     let script = format!("./enclave-check check.sgxs check.sig attack 5000 {seed}");
-    let (said, _) = package.run(&["--size", "Standard_DC2s_v2", "--memory", "512M"], &script);
+    let hour = Duration::from_secs(3600);
+    let (said, _) = package.run_within(hour, &["--size", "Standard_DC2s_v2", "--memory", "512M"], &script);
     has(&said, &[&format!("5000 rounds, seed {seed}"), "no count is lost: ok"]);
 }
 
