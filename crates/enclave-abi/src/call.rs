@@ -77,6 +77,18 @@ pub enum Outcome {
     TooLarge = 8,
     /// The enclave has no memory for the message.
     NoMemory = 9,
+    /// The enclave is encrypted and waits for its key: [`function::UNLOCK`].
+    Locked = 10,
+    /// The key is not the one that the enclave was encrypted with; or, sealed, was not sealed
+    /// by this enclave on this processor.
+    WrongKey = 11,
+    /// The key is right and the ciphertext is not: the enclave can never be opened.
+    Damaged = 12,
+    /// The processor does not say that the host has restricted the pages: they are as
+    /// before, and can be restricted and accepted again.
+    NotRestricted = 13,
+    /// The enclave is not encrypted, or unlocked already.
+    AlreadyUnlocked = 14,
 }
 
 impl Outcome {
@@ -92,6 +104,11 @@ impl Outcome {
             7 => Self::BadArguments,
             8 => Self::TooLarge,
             9 => Self::NoMemory,
+            10 => Self::Locked,
+            11 => Self::WrongKey,
+            12 => Self::Damaged,
+            13 => Self::NotRestricted,
+            14 => Self::AlreadyUnlocked,
             _ => return None,
         })
     }
@@ -145,6 +162,11 @@ pub mod function {
     pub const TESTS: u32 = RESERVED + 1;
     /// Of the enclave, built for tests: runs the test whose name is the message.
     pub const TEST: u32 = RESERVED + 2;
+    /// Of an encrypted enclave: a [`crate::encrypted::Unlock`]; its result is a
+    /// [`crate::encrypted::Unlocked`].
+    pub const UNLOCK: u32 = RESERVED + 3;
+    /// Of an encrypted enclave: accepts that its pages were restricted; no message.
+    pub const ACCEPT: u32 = RESERVED + 4;
     /// Of the host: seconds (8 bytes) and nanoseconds (4) since 1970.
     pub const TIME: u32 = RESERVED + 16;
     /// Of the host: waits until thread of the 8 bytes' number is woken, or was before.
@@ -162,7 +184,7 @@ mod tests {
     #[test]
     fn outcomes_by_code() {
         for code in 0..64 {
-            assert_eq!(Outcome::from_code(code).map(|o| o as u32), (1..=9).contains(&code).then_some(code));
+            assert_eq!(Outcome::from_code(code).map(|o| o as u32), (1..=14).contains(&code).then_some(code));
         }
         assert_eq!(EXCHANGE_SIZE, 64);
     }

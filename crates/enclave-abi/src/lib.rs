@@ -5,6 +5,7 @@
 //! * [`build`]: how an enclave is compiled and linked, and what its ELF file holds
 //! * [`layout`]: where everything lies in the enclave's address space
 //! * [`call`]: registers and memory at the boundary, when entering and leaving
+//! * [`encrypted`]: enclaves whose program is ciphertext until they are given its key
 //!
 //! All offsets are in bytes from the enclave's base address (ELRANGE).
 #![no_std]
@@ -12,6 +13,7 @@
 
 pub mod build;
 pub mod call;
+pub mod encrypted;
 pub mod layout;
 
 pub use layout::{Area, Content, Image, Layout, LayoutError, Settings, Thread};

@@ -225,8 +225,19 @@ impl Driver {
     /// # Errors
     /// The processor has no SGX2, or it refuses.
     pub fn restrict(&self, offset: u64, len: u64, permissions: SecinfoFlags) -> io::Result<()> {
-        ioctl(&self.file, RESTRICT_PERMISSIONS, &mut [offset, len, permissions.bits() & 7, 0, 0])
-            .map_err(Into::into)
+        let mut done = 0;
+        while done < len {
+            let mut words = [offset + done, len - done, permissions.bits() & 7, 0, 0];
+            let result = ioctl(&self.file, RESTRICT_PERMISSIONS, &mut words).map_err(io::Error::from);
+            // a signal interrupts: the count says how far it came
+            done += words[4];
+            match result {
+                Ok(()) => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted && words[4] > 0 => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// EMODT: changes the type of pages; the enclave has to accept.

@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 
 use crate::driver::{self, Driver};
 use crate::files::Files;
+use crate::keys::{self, KeySource};
 use crate::mailbox::{self, Mailboxes};
 use crate::park::Park;
 use crate::thread::{Left, Thread};
@@ -24,6 +25,7 @@ pub struct Options {
     message_limit: usize,
     allow_debug: bool,
     signer: Option<[u8; 32]>,
+    keys: Option<Box<dyn KeySource>>,
     ocalls: Box<Ocalls>,
     switchless: usize,
     print: Box<dyn Fn(&str) + Send + Sync>,
@@ -44,6 +46,7 @@ impl Options {
             message_limit: 1 << 20,
             allow_debug: false,
             signer: None,
+            keys: None,
             ocalls: Box::new(|_, _| Err(DispatchError::NoFunction)),
             switchless: 0,
             print: Box::new(|text| println!("{text}")),
@@ -68,6 +71,13 @@ impl Options {
     /// trusts it learns from its report or quote.
     pub fn signer(mut self, mrsigner: [u8; 32]) -> Self {
         self.signer = Some(mrsigner);
+        self
+    }
+
+    /// Where the key is from if the enclave is encrypted: e.g. [`crate::KeyFile`]. It is asked
+    /// each time that the enclave is loaded.
+    pub fn keys(mut self, keys: impl KeySource + 'static) -> Self {
+        self.keys = Some(Box::new(keys));
         self
     }
 
@@ -258,6 +268,10 @@ impl Loaded {
             mailbox_size: mailbox::SIZE as u64,
         };
         let loaded = Self { driver, idle, freed: Condvar::new(), park, _mailboxes: mailboxes };
+        if let Some(payload) = &parts.payload {
+            let call = |function, arguments: &[u8]| loaded.call(options, function, arguments);
+            keys::unlock(files, payload, &loaded.driver, options.keys.as_deref(), call)?;
+        }
         let configured = loaded.call(options, function::CONFIGURE, configuration.as_bytes());
         configured.map_err(|error| LoadError::Start(Box::new(error)))?;
         Ok(loaded)
@@ -268,9 +282,7 @@ impl Loaded {
         let mut lent = Lent { loaded: self, back: None };
         let result = in_a_call(|| self.run(&mut thread, options, function, arguments));
         // after these it stands at the call's end, ready for the next
-        if let Ok(_) | Err(Error::NoFunction | Error::BadArguments | Error::TooLarge | Error::NoMemory) =
-            result
-        {
+        if result.as_ref().err().is_none_or(Error::leaves_at_rest) {
             lent.back = Some(thread);
         }
         result

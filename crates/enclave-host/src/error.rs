@@ -54,6 +54,19 @@ pub enum LoadError {
         "it is a debug enclave (ATTRIBUTES.DEBUG), whose secrets anybody with a debugger reads: sign it for production, or allow debug enclaves"
     )]
     Debug,
+    /// It is encrypted, and [`crate::Options::keys`] says nothing.
+    #[error(
+        "the enclave is encrypted and this program has no key for it: give one with Options::keys, e.g. KeyFile::new(\"NAME.key\")"
+    )]
+    Locked,
+    /// There is no key.
+    #[error("the enclave is encrypted, and {0}")]
+    Key(String),
+    /// EMODPR.
+    #[error(
+        "the driver does not take the right to write from the decrypted pages (EMODPR: {0}), and the enclave runs on processors with SGX2 only where it does: use Linux 6.0 or later"
+    )]
+    Restrict(io::Error),
     /// The device is not there.
     #[error(
         "there is no /dev/sgx_enclave: run on a machine with SGX and Linux 5.11 or later, e.g. `kluis run`"
@@ -194,11 +207,46 @@ pub enum Error {
     /// The arguments were no valid message.
     #[error("the enclave cannot read the arguments: build both sides from the same interface")]
     BadArguments,
+    /// The enclave is encrypted, and not unlocked.
+    #[error("the enclave is encrypted and not unlocked: unlock it first")]
+    Locked,
+    /// The key is not the enclave's.
+    #[error("the key is not the one that the enclave was encrypted with: take the key file of this very build")]
+    WrongKey,
+    /// The key is right, and some of the ciphertext is not.
+    #[error("the enclave's ciphertext was changed after it was encrypted: build it again")]
+    Damaged,
+    /// Pages can still be written, on a processor with SGX2.
+    #[error("the enclave's pages were not restricted as it demands (EMODPR): use Linux 6.0 or later")]
+    NotRestricted,
+    /// There is nothing to unlock.
+    #[error("the enclave is not encrypted, or unlocked already")]
+    AlreadyUnlocked,
     /// The enclave does not follow [`enclave_abi::call`].
     #[error(
         "the enclave does not answer as one of this runtime does: build it with the crate `enclave` of this version"
     )]
     Protocol,
+}
+
+impl Error {
+    /// Whether the thread stands at the call's end after it, ready for the next.
+    pub(crate) fn leaves_at_rest(&self) -> bool {
+        match self {
+            Self::NoFunction
+            | Self::BadArguments
+            | Self::TooLarge
+            | Self::NoMemory
+            | Self::Locked
+            | Self::WrongKey
+            | Self::Damaged
+            | Self::NotRestricted
+            | Self::AlreadyUnlocked => true,
+            Self::Lost { .. } | Self::Fault { .. } | Self::Aborted(_) | Self::NoThread | Self::Protocol => {
+                false
+            }
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use enclave_abi::Layout;
+use enclave_abi::encrypted::Payload;
 use enclave_abi::layout::{MAX_SIZE, MAX_THREADS};
 use sgx_abi::{PAGE_SIZE, PageType, SecinfoFlags, Sigstruct};
 use sgxs::sgxs::PageReader;
@@ -26,6 +27,8 @@ pub(crate) struct Parts {
     pub(crate) sigstruct: Sigstruct,
     /// Of enclaves of our runtime.
     pub(crate) layout: Option<Layout>,
+    /// Of encrypted ones.
+    pub(crate) payload: Option<Payload>,
 }
 
 impl Parts {
@@ -84,7 +87,7 @@ impl Files {
             return Err(LoadError::Stream(format!("its size of {size:#x} bytes is none of an enclave's")));
         }
         let (mut runs, mut tcs): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
-        let mut layout = None;
+        let (mut layout, mut payload) = (None, None);
         while let Some((add, chunks, data)) = pages.read_page().map_err(damaged)? {
             if add.offset >= size || !add.offset.is_multiple_of(PAGE_SIZE as u64) {
                 return Err(LoadError::Stream(format!("a page at {:#x} lies outside", add.offset)));
@@ -102,6 +105,8 @@ impl Files {
                 tcs.push(add.offset);
             }
             layout = layout.or_else(|| find_layout(&data, size));
+            let found = || Payload::find(&data).filter(|payload| payload.loader <= add.offset);
+            payload = payload.or_else(found);
             let zero = data.iter().all(|&byte| byte == 0);
             match runs.last_mut() {
                 Some(run)
@@ -132,12 +137,23 @@ impl Files {
             tcs,
             sigstruct,
             layout,
+            payload,
         })))
     }
 
     /// MRSIGNER: the hash of the key that has signed it, if it has; EINIT finds that out.
     pub fn mrsigner(&self) -> [u8; 32] {
         Sha256::digest(self.0.sigstruct.modulus).into()
+    }
+
+    /// MRENCLAVE, as the signer states it; EINIT compares.
+    pub fn mrenclave(&self) -> [u8; 32] {
+        self.0.sigstruct.enclavehash
+    }
+
+    /// Whether its program is encrypted: it then needs a key ([`crate::Options::keys`]).
+    pub fn is_encrypted(&self) -> bool {
+        self.0.payload.is_some()
     }
 
     /// Offsets of the enclave's threads (TCS).

@@ -15,6 +15,7 @@
 //!
 //! * [`Enclave`]: an enclave and its threads
 //! * [`Files`]: the two files that an enclave is
+//! * [`KeySource`], [`KeyFile`]: the key of one whose program is encrypted
 //! * [`Error`]: all that can go wrong, faults inside included
 //! * [`transport`]: requests and responses, for hosts that serve others
 //! * [`driver`], [`vdso`]: what the kernel offers, for programs with needs of their own
@@ -27,6 +28,7 @@ pub mod driver;
 mod enclave;
 mod error;
 mod files;
+mod keys;
 mod mailbox;
 mod park;
 mod thread;
@@ -37,3 +39,4 @@ pub use enclave_interface as interface;
 pub use enclave_transport as transport;
 pub use error::{Error, Fault, LoadError};
 pub use files::Files;
+pub use keys::{Key, KeyFile, KeySource};

@@ -92,6 +92,11 @@ impl Thread {
             Some(Outcome::BadArguments) => Error::BadArguments,
             Some(Outcome::TooLarge) => Error::TooLarge,
             Some(Outcome::NoMemory) => Error::NoMemory,
+            Some(Outcome::Locked) => Error::Locked,
+            Some(Outcome::WrongKey) => Error::WrongKey,
+            Some(Outcome::Damaged) => Error::Damaged,
+            Some(Outcome::NotRestricted) => Error::NotRestricted,
+            Some(Outcome::AlreadyUnlocked) => Error::AlreadyUnlocked,
             Some(Outcome::Resume | Outcome::Unhandled) | None => Error::Protocol,
         })
     }

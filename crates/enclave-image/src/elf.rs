@@ -2,6 +2,7 @@
 //! ([`enclave_abi::build`] says how it is built and what it may hold).
 
 use enclave_abi::build::LAYOUT_SECTION;
+use enclave_abi::encrypted::{PAYLOAD_SECTION, PAYLOAD_SIZE, Payload};
 use enclave_abi::{Image, Layout};
 use object::LittleEndian as Le;
 use object::elf;
@@ -95,6 +96,8 @@ pub struct Program<'a> {
     pub entry: u64,
     /// Offset of the 128 bytes of [`Layout`].
     pub layout: u64,
+    /// Of the loader of encrypted enclaves: offset of its [`Payload`].
+    pub payload: Option<u64>,
     /// What the layout is made from.
     pub image: Image,
 }
@@ -119,7 +122,8 @@ impl<'a> Program<'a> {
             return Err(ElfError::Entry(entry));
         }
         let layout = layout(header, file, &segments)?;
-        Ok(Self { segments, entry, layout, image: Image { size, rela, rela_count } })
+        let payload = payload(header, file, &segments)?;
+        Ok(Self { segments, entry, layout, payload, image: Image { size, rela, rela_count } })
     }
 }
 
@@ -233,6 +237,24 @@ fn layout(header: &Header, file: &[u8], segments: &[Segment<'_>]) -> Result<u64,
         return Err(ElfError::Damaged("its layout"));
     }
     Ok(offset)
+}
+
+/// Offset of the payload's description, if the program is a loader; it is blank and of this
+/// version.
+fn payload(header: &Header, file: &[u8], segments: &[Segment<'_>]) -> Result<Option<u64>, ElfError> {
+    let damaged = ElfError::Damaged("its description of a payload");
+    let sections = header.sections(Le, file).map_err(|_| ElfError::Damaged("its section header"))?;
+    let Some((_, section)) = sections.section_by_name(Le, PAYLOAD_SECTION.as_bytes()) else { return Ok(None) };
+    let offset = section.sh_addr(Le);
+    let bytes = bytes_at(segments, offset, section.sh_size(Le)).ok_or(damaged.clone())?;
+    let blank = Payload::read_from_bytes(bytes).map_err(|_| damaged.clone())?;
+    if blank.version != Payload::VERSION {
+        return Err(ElfError::Version(blank.version));
+    }
+    if blank != Payload::BLANK || !offset.is_multiple_of(PAYLOAD_SIZE as u64) {
+        return Err(damaged);
+    }
+    Ok(Some(offset))
 }
 
 /// Bytes of the image that the file gives.

@@ -13,17 +13,19 @@ use zerocopy::IntoBytes;
 /// The settings do not make an enclave.
 pub fn lay_out(program: &Program<'_>, settings: &Settings) -> Result<Enclave, LayoutError> {
     let layout = Layout::new(&program.image, settings)?;
-    let mut pages = Vec::new();
-    for segment in &program.segments {
-        image_pages(segment, &mut pages);
-    }
+    let mut pages = program_pages(program, 0);
     fill_in(&mut pages, program.layout, layout.as_bytes());
+    Ok(with_areas(pages, &layout, program.entry))
+}
+
+/// The enclave of these pages of an image, with heap and threads, which enter at `entry`.
+pub(crate) fn with_areas(mut pages: Vec<Page>, layout: &Layout, entry: u64) -> Enclave {
     for area in layout.areas() {
         let (measured, data) = match area.content {
             Content::Zero => (Page::MEASURED, None),
             Content::Unmeasured => (0, None),
             Content::Tcs(index) => {
-                let tcs = layout.tcs(index, program.entry);
+                let tcs = layout.tcs(index, entry);
                 (Page::MEASURED, Some(Box::new(tcs.as_bytes().try_into().expect("a page"))))
             }
         };
@@ -32,10 +34,19 @@ pub fn lay_out(program: &Program<'_>, settings: &Settings) -> Result<Enclave, La
             pages.push(Page { offset, flags: area.flags, measured, data: data.clone() });
         }
     }
-    Ok(Enclave { size: layout.size, ssa_frame_pages: SSA_FRAME_PAGES, pages })
+    Enclave { size: layout.size, ssa_frame_pages: SSA_FRAME_PAGES, pages }
 }
 
-fn image_pages(segment: &Segment<'_>, pages: &mut Vec<Page>) {
+/// Pages of a program whose image begins at `base`.
+pub(crate) fn program_pages(program: &Program<'_>, base: u64) -> Vec<Page> {
+    let mut pages = Vec::new();
+    for segment in &program.segments {
+        segment_pages(segment, base, &mut pages);
+    }
+    pages
+}
+
+fn segment_pages(segment: &Segment<'_>, base: u64, pages: &mut Vec<Page>) {
     let mut rights = SecinfoFlags::R;
     rights.set(SecinfoFlags::W, segment.writable);
     rights.set(SecinfoFlags::X, segment.executable);
@@ -54,12 +65,12 @@ fn image_pages(segment: &Segment<'_>, pages: &mut Vec<Page>) {
             content[skip..skip + bytes.len()].copy_from_slice(bytes);
             content
         });
-        pages.push(Page { offset, flags, measured: Page::MEASURED, data });
+        pages.push(Page { offset: base + offset, flags, measured: Page::MEASURED, data });
     }
 }
 
 /// Overwrites bytes of the image that lie in pages with content.
-fn fill_in(pages: &mut [Page], offset: u64, bytes: &[u8]) {
+pub(crate) fn fill_in(pages: &mut [Page], offset: u64, bytes: &[u8]) {
     for (at, &byte) in (offset..).zip(bytes) {
         let page = at / PAGE_SIZE as u64 * PAGE_SIZE as u64;
         let found = pages.binary_search_by_key(&page, |p| p.offset).ok();

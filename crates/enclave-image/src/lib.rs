@@ -11,6 +11,7 @@
 //! * [`config`]: what an enclave's author chooses
 //! * [`elf`]: the program, checked
 //! * [`layout`]: its pages, with heap and threads
+//! * [`encrypt`]: the same with the program as ciphertext, and a loader in clear
 //! * [`sgxs`]: the stream of pages that is measured and loaded
 //! * [`sigstruct`], [`key`]: what the signer says of it, in one step or two
 //! * [`inspect`]: what a stream or SIGSTRUCT is, and what to beware of
@@ -21,6 +22,7 @@
 
 pub mod config;
 pub mod elf;
+pub mod encrypt;
 pub mod inspect;
 pub mod key;
 pub mod layout;
@@ -30,6 +32,7 @@ pub mod sigstruct;
 pub mod testing;
 
 pub use config::Config;
+pub use encrypt::CodeKey;
 pub use key::{PublicKey, SigningKey};
 pub use sgxs::Enclave;
 pub use sigstruct::Statement;

@@ -59,6 +59,8 @@ impl From<TakeError> for Outcome {
 fn dispatch(number: u32, arguments: &[u8]) -> Result<Vec<u8>, Outcome> {
     match number {
         function::CONFIGURE => configure(arguments),
+        // who is here was let in by the loader, or has none
+        function::UNLOCK | function::ACCEPT => Err(Outcome::AlreadyUnlocked),
         function::TESTS.. => test::dispatch(number, arguments),
         _ => enclave_dispatch(number, arguments).map_err(|error| match error {
             DispatchError::NoFunction => Outcome::NoFunction,

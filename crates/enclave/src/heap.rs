@@ -4,6 +4,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use enclave_base::leaf;
 use sgx_abi::{PAGE_SIZE, PageType, SecinfoFlags};
 use spinning_top::RawSpinlock;
 use talc::TalcLock;
@@ -11,7 +12,7 @@ use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
 
-use crate::{leaf, thread};
+use crate::thread;
 
 /// Least number of bytes by which the heap grows.
 const STEP: usize = 64 << 10;

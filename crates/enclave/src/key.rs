@@ -2,7 +2,7 @@
 
 use sgx_abi::{Keyrequest, Status};
 
-pub use crate::leaf::Key;
+pub use enclave_base::leaf::Key;
 
 /// EGETKEY: derives a key (*SDM vol. 3D, EGETKEY*). For data that outlives the enclave,
 /// [`crate::sealing`] does all of it.
@@ -17,5 +17,5 @@ pub fn egetkey(request: &Keyrequest) -> Result<Key, Status> {
     let kss = crate::report::own().attributes.flags.contains(sgx_abi::AttributeFlags::KSS);
     let uses_kss = request.keypolicy.intersects(sgx_abi::KeyPolicy::KSS) || request.configsvn != 0;
     assert!(request.reserved_is_zero() && (kss || !uses_kss), "EGETKEY would fault");
-    crate::leaf::key(request)
+    enclave_base::leaf::key(request)
 }

@@ -46,7 +46,6 @@ pub mod exception;
 pub mod heap;
 pub mod host;
 pub mod key;
-mod leaf;
 mod mailbox;
 mod memory;
 pub mod random;

@@ -3,13 +3,8 @@
 //! The crate `getrandom` (0.3) gets its numbers here. For crates that take a generator,
 //! there is [`Rng`].
 
-use core::arch::x86_64::_rdrand64_step;
-
+use enclave_base::random::word;
 use rand_core::{CryptoRng, RngCore};
-
-/// Attempts, of which one succeeds on a processor that works
-/// (*Intel, Digital Random Number Generator, §5.2.1*: 10).
-const ATTEMPTS: usize = 10;
 
 /// Fills `bytes` with random numbers.
 ///
@@ -27,14 +22,6 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     fill(&mut bytes);
     bytes
-}
-
-fn word() -> Option<u64> {
-    (0..ATTEMPTS).find_map(|_| {
-        let mut word = 0;
-        // SAFETY: every processor with SGX has RDRAND, and enclaves are built for it.
-        (unsafe { _rdrand64_step(&mut word) } == 1).then_some(word)
-    })
 }
 
 /// A generator for crates that ask for one (`rand_core` 0.6).

@@ -12,13 +12,14 @@
 //! What is sealed can be kept from the enclave, or an older sealed state be given to it
 //! instead of the newest: against that helps only a counter somewhere else.
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes128Gcm, Nonce};
+use aes_gcm::Nonce;
+use aes_gcm::aead::{Aead, Payload};
 use alloc::vec::Vec;
-use sgx_abi::{AttributeFlags, Attributes, KeyName, KeyPolicy, Keyrequest, Status};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use enclave_base::sealing::{Header, MAGIC, NONCE};
+use sgx_abi::{KeyPolicy, Status};
+use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{key, random, report};
+use crate::{random, report};
 
 /// Who can open what is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,33 +39,8 @@ impl Policy {
     }
 }
 
-/// What stands before the ciphertext, and is authenticated with it.
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-struct Header {
-    magic: [u8; 8],
-    keyid: [u8; 32],
-    cpusvn: [u8; 16],
-    keypolicy: u16,
-    isvsvn: u16,
-    reserved: [u8; 4],
-}
-
-const MAGIC: [u8; 8] = *b"KLSEALD1";
 /// Bytes that sealing adds: header and tag.
 pub const OVERHEAD: usize = size_of::<Header>() + 16;
-
-/// Attributes that the key depends on: those by which an enclave is more or less closed.
-const ATTRIBUTE_MASK: Attributes = Attributes {
-    flags: AttributeFlags::INIT
-        .union(AttributeFlags::DEBUG)
-        .union(AttributeFlags::PROVISIONKEY)
-        .union(AttributeFlags::EINITTOKEN_KEY),
-    xfrm: 0,
-};
-
-/// The key is of one message only.
-const NONCE: [u8; 12] = [0; 12];
 
 /// Data that was unsealed.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,16 +92,8 @@ impl core::error::Error for SealError {}
 /// # Errors
 /// [`SealError::TooLarge`] beyond 64 GiB.
 pub fn seal(policy: Policy, data: &[u8], additional: &[u8]) -> Result<Vec<u8>, SealError> {
-    let own = report::own();
-    let header = Header {
-        magic: MAGIC,
-        keyid: random::bytes(),
-        cpusvn: own.cpusvn,
-        keypolicy: policy.bits().bits(),
-        isvsvn: own.isvsvn,
-        reserved: [0; 4],
-    };
-    let cipher = cipher(&header).expect("the enclave's own versions are not beyond it");
+    let header = Header::new(policy.bits(), random::bytes());
+    let cipher = header.cipher().expect("the enclave's own versions are not beyond it");
     let additional = [header.as_bytes(), additional].concat();
     let sealed = cipher.encrypt(&Nonce::from(NONCE), Payload { msg: data, aad: &additional });
     let mut out = header.as_bytes().to_vec();
@@ -145,7 +113,7 @@ pub fn unseal(policy: Policy, sealed: &[u8], additional: &[u8]) -> Result<Unseal
     if header.keypolicy != policy.bits().bits() {
         return Err(SealError::Policy);
     }
-    let cipher = cipher(&header).map_err(|status| match status {
+    let cipher = header.cipher().map_err(|status| match status {
         Status::InvalidIsvsvn | Status::InvalidCpusvn => SealError::Downgrade,
         _ => SealError::Authentication,
     })?;
@@ -156,18 +124,4 @@ pub fn unseal(policy: Policy, sealed: &[u8], additional: &[u8]) -> Result<Unseal
     let own = report::own();
     let current = (header.isvsvn, header.cpusvn) == (own.isvsvn, own.cpusvn);
     Ok(Unsealed { data, isvsvn: header.isvsvn, current })
-}
-
-fn cipher(header: &Header) -> Result<Aes128Gcm, Status> {
-    let request = Keyrequest {
-        keyname: KeyName::Seal as u16,
-        keypolicy: KeyPolicy::from_bits_retain(header.keypolicy),
-        isvsvn: header.isvsvn,
-        cpusvn: header.cpusvn,
-        attributemask: ATTRIBUTE_MASK,
-        keyid: header.keyid,
-        ..Keyrequest::default()
-    };
-    let key = key::egetkey(&request)?;
-    Ok(Aes128Gcm::new(key.bytes().into()))
 }

@@ -53,8 +53,8 @@ unsafe fn enclu(leaf: Enclu, rbx: u64, rcx: u64, rdx: u64) -> u64 {
     rax
 }
 
-/// EREPORT.
-pub(crate) fn report(target: &Targetinfo, data: &[u8; 64]) -> Report {
+/// EREPORT: a report for the enclave that `target` describes, with `data`.
+pub fn report(target: &Targetinfo, data: &[u8; 64]) -> Report {
     let target = Aligned(target.clone());
     let data = Aligned(Reportdata(*data));
     let mut report = Aligned(Report::default());
@@ -65,8 +65,11 @@ pub(crate) fn report(target: &Targetinfo, data: &[u8; 64]) -> Report {
     report.0
 }
 
-/// EGETKEY.
-pub(crate) fn key(request: &Keyrequest) -> Result<Key, Status> {
+/// EGETKEY, of a request that does not fault: its reserved fields are zero.
+///
+/// # Errors
+/// What the processor says against it.
+pub fn key(request: &Keyrequest) -> Result<Key, Status> {
     let request = Aligned(request.clone());
     let mut key = Key([0; Keyrequest::KEY_SIZE]);
     // SAFETY: both operands are in this frame, aligned.
@@ -74,8 +77,12 @@ pub(crate) fn key(request: &Keyrequest) -> Result<Key, Status> {
     done(status).map(|()| key)
 }
 
-/// EACCEPT of a page that nothing of Rust's lies in yet.
-pub(crate) fn accept(page: u64, flags: SecinfoFlags) -> Result<(), Status> {
+/// EACCEPT of a page: one that nothing of Rust's lies in yet, or one that loses rights which
+/// nobody needs.
+///
+/// # Errors
+/// The page is not as `flags` say.
+pub fn accept(page: u64, flags: SecinfoFlags) -> Result<(), Status> {
     let info = AlignedInfo(Secinfo::new(flags));
     // SAFETY: the first operand is in this frame, aligned; the page stays as it is, or
     // becomes the enclave's.
