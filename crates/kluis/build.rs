@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// The crates that enclaves and their hosts are built with.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 11] = [
     "enclave",
     "enclave-abi",
+    "enclave-base",
     "enclave-channel",
     "enclave-host",
     "enclave-interface",
+    "enclave-loader",
     "enclave-macros",
     "enclave-store",
     "enclave-transport",

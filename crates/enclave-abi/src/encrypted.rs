@@ -140,7 +140,7 @@ impl Payload {
 
     /// Whether pieces are whole pages, in order, before the loader, and with rights that
     /// there are; the payload's entry is in one of them.
-    fn makes_sense(&self) -> bool {
+    pub fn makes_sense(&self) -> bool {
         let Some(pieces) = usize::try_from(self.count).ok().and_then(|count| self.pieces.get(..count)) else {
             return false;
         };

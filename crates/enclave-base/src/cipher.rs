@@ -114,8 +114,7 @@ mod tests {
             Payload { id: id(key, &digest), loader: 0x4000, count: 2, entry: 0x1000, ..Payload::BLANK };
         let mut pieces = [[0x11; 4096], [0x22; 4096]];
         for (n, rights) in [1, 5].into_iter().enumerate() {
-            payload.pieces[n] =
-                Piece { offset: n as u64 * 4096, size: 4096, rights, ..Piece::default() };
+            payload.pieces[n] = Piece { offset: n as u64 * 4096, size: 4096, rights, ..Piece::default() };
         }
         let cipher = Cipher::new(key, &payload.id);
         let bare = payload;

@@ -211,7 +211,9 @@ pub enum Error {
     #[error("the enclave is encrypted and not unlocked: unlock it first")]
     Locked,
     /// The key is not the enclave's.
-    #[error("the key is not the one that the enclave was encrypted with: take the key file of this very build")]
+    #[error(
+        "the key is not the one that the enclave was encrypted with: take the key file of this very build"
+    )]
     WrongKey,
     /// The key is right, and some of the ciphertext is not.
     #[error("the enclave's ciphertext was changed after it was encrypted: build it again")]

@@ -244,7 +244,9 @@ fn layout(header: &Header, file: &[u8], segments: &[Segment<'_>]) -> Result<u64,
 fn payload(header: &Header, file: &[u8], segments: &[Segment<'_>]) -> Result<Option<u64>, ElfError> {
     let damaged = ElfError::Damaged("its description of a payload");
     let sections = header.sections(Le, file).map_err(|_| ElfError::Damaged("its section header"))?;
-    let Some((_, section)) = sections.section_by_name(Le, PAYLOAD_SECTION.as_bytes()) else { return Ok(None) };
+    let Some((_, section)) = sections.section_by_name(Le, PAYLOAD_SECTION.as_bytes()) else {
+        return Ok(None);
+    };
     let offset = section.sh_addr(Le);
     let bytes = bytes_at(segments, offset, section.sh_size(Le)).ok_or(damaged.clone())?;
     let blank = Payload::read_from_bytes(bytes).map_err(|_| damaged.clone())?;

@@ -79,7 +79,9 @@ pub enum EncryptError {
     #[error("its loader is none: link the crate `enclave-loader`")]
     NoLoader,
     /// The program is a loader itself.
-    #[error("its program is a loader, or has more than {MAX_PIECES} segments: build it with `kluis enclave build`")]
+    #[error(
+        "its program is a loader, starts where it has no content, or has more than {MAX_PIECES} segments: build it with `kluis enclave build`"
+    )]
     Program,
 }
 
@@ -146,6 +148,9 @@ fn encrypt(pages: &mut [Page], payload: &mut Payload, key: &CodeKey) -> Result<(
     for (place, (piece, _)) in payload.pieces.iter_mut().zip(&pieces) {
         *place = *piece;
     }
+    if !payload.makes_sense() {
+        return Err(EncryptError::Program);
+    }
     // all that is authenticated, then all that is encrypted, whose length that tells
     let mut digest = Sha256::new_with_prefix(payload.as_bytes());
     pieces.iter().for_each(|(_, content)| digest.update(content));
@@ -168,7 +173,119 @@ fn encrypt(pages: &mut [Page], payload: &mut Payload, key: &CodeKey) -> Result<(
 /// of anybody's making.
 pub fn payload(enclave: &Enclave) -> Option<Payload> {
     let content = enclave.pages.iter().filter_map(|page| Some((page, page.data.as_ref()?)));
-    let (at, payload) = content.filter_map(|(page, data)| Some((page.offset, Payload::find(data)?))).next()?;
+    let (at, payload) =
+        content.filter_map(|(page, data)| Some((page.offset, Payload::find(data)?))).next()?;
     // it describes what lies below it, and nothing beyond the enclave
     (payload.loader <= at && payload.loader < enclave.size).then_some(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect;
+    use crate::testing::{IMAGE, at, loader, program};
+
+    fn key() -> CodeKey {
+        CodeKey([9; KEY_SIZE])
+    }
+
+    fn made(key: &CodeKey, settings: &Settings) -> Enclave {
+        let (program, loader) = (program(), loader());
+        lay_out(&Program::read(&program).unwrap(), &Program::read(&loader).unwrap(), settings, key).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_segments_with_w_and_the_loader_is_in_clear() {
+        let settings = Settings { threads: 1, ..Settings::default() };
+        let enclave = made(&key(), &settings);
+        let payload = payload(&enclave).unwrap();
+        let pieces: Vec<_> = payload.pieces().iter().map(|p| (p.offset, p.size, p.rights)).collect();
+        // the data's last two pages have no content
+        assert_eq!(pieces, [(0, 0x1000, 1), (0x1000, 0x1000, 5), (0x2000, 0x1000, 3)]);
+        assert_eq!((payload.loader, payload.entry), (0x7000, 0x1004));
+        assert_eq!((payload.rela, payload.rela_count), (0x7400, 1));
+        let rights = |offset: u64| {
+            let page = enclave.pages.iter().find(|page| page.offset == offset);
+            page.map(|page| (page.flags & SecinfoFlags::RWX).bits())
+        };
+        assert_eq!([0, 0x1000, 0x2000, 0x5000].map(rights), [3, 7, 3, 3].map(Some));
+        assert_eq!([0x6000, 0x7000, 0x8000, 0x9000].map(rights), [None, Some(1), Some(5), Some(3)]);
+        assert!(enclave.pages.is_sorted_by_key(|page| page.offset));
+        // threads enter by the loader, which knows the layout
+        let report = inspect::stream(&enclave);
+        assert!(report.threads.iter().all(|thread| thread.entry == 0x8004));
+        let encrypted = report.encrypted.unwrap();
+        assert_eq!((encrypted.loader, encrypted.ciphertext), (0x7000, 0x3000));
+        let decrypted: Vec<_> = report.ranges.iter().filter_map(|range| range.decrypted.as_deref()).collect();
+        assert_eq!(decrypted, ["r--", "r-x", "rw-"]);
+        assert!(
+            report.warnings.len() == 1 && report.warnings[0].contains("encrypted code"),
+            "{:?}",
+            report.warnings
+        );
+        let image = Image { size: 0x7000 + IMAGE, rela: 0x400, rela_count: 1 };
+        let layout = Layout::new(&image, &settings).unwrap();
+        let first = enclave.pages.iter().find(|page| page.offset == 0x7000).unwrap().data.clone().unwrap();
+        assert_eq!(first[at::LAYOUT..][..size_of::<Layout>()], *layout.as_bytes());
+    }
+
+    #[test]
+    fn the_key_opens_it_to_what_it_was() {
+        let settings = Settings::default();
+        let enclave = made(&key(), &settings);
+        let payload = payload(&enclave).unwrap();
+        let cipher = Cipher::new(&key().0, &payload.id);
+        assert_eq!(cipher.verify(&payload), Ok(()));
+        let file = program();
+        for (n, piece) in payload.pieces().iter().enumerate() {
+            let inside = enclave.pages.iter().filter(|p| (piece.offset..piece.end()).contains(&p.offset));
+            let mut content: Vec<u8> = inside.flat_map(|page| *page.data.clone().unwrap()).collect();
+            assert_eq!(cipher.decrypt(&payload, n, &mut content), Ok(()));
+            if piece.rights == 5 {
+                assert_eq!(content[..16], file[at::CODE..at::CODE + 16]);
+            }
+        }
+        let stream = enclave.write();
+        assert!(!stream.windows(16).any(|window| window == [0xda; 8].repeat(2) || window == [0x90; 16]));
+    }
+
+    #[test]
+    fn one_source_and_one_key_give_one_enclave() {
+        let settings = Settings::default();
+        let one = made(&key(), &settings);
+        assert_eq!(one, made(&key(), &settings));
+        let id = |enclave| payload(enclave).unwrap().id;
+        let other = made(&CodeKey([8; KEY_SIZE]), &settings);
+        assert!(one.measure() != other.measure() && id(&one) != id(&other));
+        // another program under the same key: nothing that is encrypted is the same
+        let another = made(&key(), &Settings { threads: 2, ..settings });
+        assert_ne!(id(&one), id(&another));
+        assert!(one.pages[1].data != another.pages[1].data, "the same code, under another key");
+    }
+
+    #[test]
+    fn what_cannot_be_encrypted_is_refused() {
+        let (program, loader) = (program(), loader());
+        let (program, loader) = (Program::read(&program).unwrap(), Program::read(&loader).unwrap());
+        let settings = Settings::default();
+        let refused = |program, loader, settings| lay_out(program, loader, settings, &key()).unwrap_err();
+        assert_eq!(refused(&program, &program, &settings), EncryptError::NoLoader);
+        assert_eq!(refused(&loader, &loader, &settings), EncryptError::Program);
+        let small = Settings { stack: 0x3000, ..settings };
+        assert_eq!(refused(&program, &loader, &small), EncryptError::Stack);
+        let none = Settings { heap: 0, ..settings };
+        assert_eq!(refused(&program, &loader, &none), EncryptError::Layout(LayoutError::NotPages("heap")));
+    }
+
+    #[test]
+    fn keys_are_64_digits() {
+        let key = CodeKey(std::array::from_fn(|n| n as u8));
+        let text = key.to_text();
+        assert_eq!(text.len(), 65);
+        assert_eq!(CodeKey::from_text(&text), Some(key));
+        for wrong in ["", "0", &text[1..], &format!("{}0", text.trim_ascii()), &text.replace('f', "g")] {
+            assert_eq!(CodeKey::from_text(wrong), None, "{wrong}");
+        }
+        assert_ne!(CodeKey::generate().unwrap(), CodeKey::generate().unwrap());
+    }
 }

@@ -1,6 +1,8 @@
 //! What an enclave is, from its files: of anybody's making.
 
+use crate::encrypt;
 use crate::sgxs::{Enclave, Page};
+use enclave_abi::encrypted::{Payload, Piece};
 use serde::Serialize;
 use sgx::sigstruct::mrsigner;
 use sgx_abi::{AttributeFlags, Attributes, MiscSelect, PAGE_SIZE, PageType, SecinfoFlags, Sigstruct, Tcs};
@@ -22,6 +24,9 @@ pub struct StreamReport {
     pub memory: u64,
     /// Pages that are added, in runs of one kind, by rising offset.
     pub ranges: Vec<RangeReport>,
+    /// Of an encrypted enclave of Kluis's SDK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<EncryptedReport>,
     /// Threads, by rising offset of their TCS.
     pub threads: Vec<ThreadReport>,
     /// What to beware of.
@@ -41,6 +46,21 @@ pub struct RangeReport {
     pub rights: String,
     /// How much of the content is part of MRENCLAVE.
     pub measured: Measured,
+    /// If it is ciphertext: the rights that it has once it is decrypted, on processors with
+    /// SGX2; on others it keeps those above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decrypted: Option<String>,
+}
+
+/// What an enclave's loader in clear says of the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EncryptedReport {
+    /// Of the build, hexadecimal: what was encrypted with one key differs in it.
+    pub id: String,
+    /// Offset of the loader.
+    pub loader: u64,
+    /// Bytes that are ciphertext.
+    pub ciphertext: u64,
 }
 
 /// How much of a page's content is part of MRENCLAVE. That the page is there, and with which
@@ -116,9 +136,10 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Looks at a stream.
 pub fn stream(enclave: &Enclave) -> StreamReport {
+    let payload = encrypt::payload(enclave);
     let mut ranges: Vec<RangeReport> = Vec::new();
     for page in &enclave.pages {
-        let next = range(page);
+        let next = range(page, payload.as_ref());
         match ranges.last_mut() {
             Some(last) if last.end == next.start && kind(last) == kind(&next) => last.end = next.end,
             _ => ranges.push(next),
@@ -140,31 +161,41 @@ pub fn stream(enclave: &Enclave) -> StreamReport {
         ssa_frame_pages: enclave.ssa_frame_pages,
         memory: enclave.pages.len() as u64 * PAGE,
         ranges,
+        encrypted: payload.map(|payload| EncryptedReport {
+            id: hex(&payload.id),
+            loader: payload.loader,
+            ciphertext: payload.pieces().iter().map(|piece| piece.size).sum(),
+        }),
         threads,
         warnings,
     }
 }
 
-fn range(page: &Page) -> RangeReport {
-    let right = |flag, letter| if page.flags.contains(flag) { letter } else { '-' };
+fn rights(flags: SecinfoFlags) -> String {
+    let right = |flag, letter| if flags.contains(flag) { letter } else { '-' };
+    [right(SecinfoFlags::R, 'r'), right(SecinfoFlags::W, 'w'), right(SecinfoFlags::X, 'x')].iter().collect()
+}
+
+fn range(page: &Page, payload: Option<&Payload>) -> RangeReport {
+    let holds = |piece: &&Piece| (piece.offset..piece.end()).contains(&page.offset);
+    let piece = payload.and_then(|payload| payload.pieces().iter().find(holds));
     RangeReport {
         start: page.offset,
         end: page.offset + PAGE,
         page_type: page.flags.page_type().map_or("unknown", PageType::name),
-        rights: [right(SecinfoFlags::R, 'r'), right(SecinfoFlags::W, 'w'), right(SecinfoFlags::X, 'x')]
-            .iter()
-            .collect(),
+        rights: rights(page.flags),
         measured: match (page.measured, &page.data) {
             (Page::MEASURED, _) => Measured::All,
             (0, None) => Measured::Empty,
             (0, Some(_)) => Measured::Not,
             _ => Measured::Partly,
         },
+        decrypted: piece.map(|piece| rights(piece.rights())),
     }
 }
 
-fn kind(range: &RangeReport) -> (&'static str, &str, Measured) {
-    (range.page_type, &range.rights, range.measured)
+fn kind(range: &RangeReport) -> (&'static str, &str, Measured, Option<&str>) {
+    (range.page_type, &range.rights, range.measured, range.decrypted.as_deref())
 }
 
 fn thread(page: &Page) -> ThreadReport {
@@ -183,6 +214,12 @@ fn thread(page: &Page) -> ThreadReport {
 
 fn beware_range(range: &RangeReport) -> Option<String> {
     let (start, end) = (range.start, range.end);
+    if range.rights.ends_with("wx") && range.decrypted.as_deref() == Some("r-x") {
+        return Some(format!(
+            "{start:#x}-{end:#x} is encrypted code: without SGX2 it can still be written once it is decrypted, and a \
+             mistake in the enclave that writes there runs as code; with SGX2 it runs as r-x alone"
+        ));
+    }
     if range.rights.ends_with("wx") {
         return Some(format!(
             "{start:#x}-{end:#x} can be written and executed: a mistake in the enclave that writes there runs as \

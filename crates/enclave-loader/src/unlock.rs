@@ -88,9 +88,8 @@ fn unlock(told: &Unlock, payload: &Payload, base: u64) -> Result<Unlocked, Outco
     for (n, piece) in payload.pieces().iter().enumerate() {
         // SAFETY: pages of the enclave, by the word of who has the key; they are the
         // payload's, of which nothing runs yet.
-        let bytes = unsafe {
-            core::slice::from_raw_parts_mut((base + piece.offset) as *mut u8, piece.size as usize)
-        };
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut((base + piece.offset) as *mut u8, piece.size as usize) };
         if cipher.decrypt(payload, n, bytes).is_err() {
             STATE.store(DAMAGED, Ordering::Release);
             return Err(Outcome::Damaged);

@@ -6,7 +6,7 @@ use enclave_abi::layout::{MAX_SIZE, MAX_THREADS};
 use enclave_host::Files;
 use enclave_image::elf::Program;
 use enclave_image::sgxs::Enclave;
-use enclave_image::{Config, PublicKey, SigningKey, inspect, layout, sigstruct, testing};
+use enclave_image::{CodeKey, Config, PublicKey, SigningKey, encrypt, inspect, layout, sigstruct, testing};
 use enclave_interface::{Deserialize, Serialize, interface};
 use enclave_transport::frame;
 
@@ -27,6 +27,15 @@ pub fn enclave_files(data: &[u8]) {
     match Program::read(data) {
         Ok(program) => {
             let settings = Settings { heap: 1 << 16, threads: 1, ..Settings::default() };
+            let (loader, key) = (testing::loader(), CodeKey::from_text(&"5a".repeat(32)).expect("64 digits"));
+            let loader = Program::read(&loader).expect("a loader");
+            match encrypt::lay_out(&program, &loader, &settings, &key) {
+                Ok(enclave) => {
+                    in_order(&enclave);
+                    assert!(encrypt::payload(&enclave).is_some());
+                }
+                Err(error) => one_line(&error),
+            }
             match layout::lay_out(&program, &settings) {
                 // measuring and writing take as long as the zeros that a header claims
                 Ok(enclave) => in_order(&enclave),
@@ -52,7 +61,7 @@ pub fn enclave_files(data: &[u8]) {
 /// enclave.
 pub fn enclave_host_files(data: &[u8]) {
     let files = files();
-    let [_, stream, _] = &files[..] else { panic!("a program, a stream and a digest") };
+    let [_, stream, ..] = &files[..] else { panic!("a program and a stream") };
     for (stream, signature) in [(data, &[0; SIGSTRUCT][..]), (&stream[..], data)] {
         match Files::new(stream, signature) {
             Ok(files) => {
@@ -90,8 +99,16 @@ pub fn files() -> Vec<Vec<u8>> {
         enclave.pages.truncate(4);
         Some(enclave.write())
     });
+    let (loader, key) = (testing::loader(), CodeKey::from_text(&"5a".repeat(32)));
+    let encrypted = key.zip(Program::read(&loader).ok()).and_then(|(key, loader)| {
+        let settings = Settings { heap: 4096, threads: 1, ..Settings::default() };
+        let mut enclave = encrypt::lay_out(&Program::read(&program).ok()?, &loader, &settings, &key).ok()?;
+        // as far as the description of the payload
+        enclave.pages.truncate(7);
+        Some(enclave.write())
+    });
     let digest = Config::default().statement([7; 32], 0x2026_0131).digest().to_vec();
-    [Some(program), stream, Some(digest)].into_iter().flatten().collect()
+    [Some(program), stream, Some(digest), encrypted, Some(loader)].into_iter().flatten().collect()
 }
 
 /// An interface with arguments of all kinds.

@@ -13,8 +13,10 @@ use std::time::Duration;
 use common::gdb::Machine;
 use common::{Scratch, guest, kluis, output, output_within, text, turn};
 use enclave_abi::build::{FLAGS, TARGET};
+use enclave_abi::encrypted::{Payload, Piece, SEALED_SIZE};
 use enclave_image::elf::Program;
-use enclave_image::{Config, SigningKey, layout, sigstruct};
+use enclave_image::{CodeKey, Config, Enclave, SigningKey, encrypt, layout, sigstruct};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Limit of each run, for a machine whose host is busy.
 const TIMEOUT: &str = "500s";
@@ -57,14 +59,34 @@ const KEYS: [&str; 2] =
 
 /// The enclave with other choices than `[package.metadata.enclave]` has: its two files.
 fn enclave(choices: serde_json::Value, signer: usize) -> (Vec<u8>, Vec<u8>) {
+    let config = config(choices);
+    let made = layout::lay_out(&Program::read(program()).unwrap(), &config.settings()).unwrap();
+    signed(&made, &config, signer)
+}
+
+/// The key of encrypted enclaves here.
+const KEY: &str = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef";
+
+/// The enclave as ciphertext, under [`KEY`].
+fn encrypted(config: &Config) -> Enclave {
+    static LOADER: OnceLock<Vec<u8>> = OnceLock::new();
+    let loader =
+        LOADER.get_or_init(|| std::fs::read(build("check-loader", "enclave", &FLAGS.join("\x1f"))).unwrap());
+    let (program, loader) = (Program::read(program()).unwrap(), Program::read(loader).unwrap());
+    encrypt::lay_out(&program, &loader, &config.settings(), &CodeKey::from_text(KEY).unwrap()).unwrap()
+}
+
+fn signed(made: &Enclave, config: &Config, signer: usize) -> (Vec<u8>, Vec<u8>) {
+    let statement = config.statement(made.measure(), 0x2026_0101);
+    (made.write(), sigstruct::write(&statement.sign(&SigningKey::from_pem(KEYS[signer]).unwrap()).unwrap()))
+}
+
+fn config(choices: serde_json::Value) -> Config {
     let mut all = serde_json::json!({
         "heap": "512K", "heap-limit": "16M", "threads": 4, "product": 7, "svn": 2, "debug": true,
     });
     all.as_object_mut().unwrap().extend(choices.as_object().unwrap().clone());
-    let config: Config = serde_json::from_value(all).unwrap();
-    let made = layout::lay_out(&Program::read(program()).unwrap(), &config.settings()).unwrap();
-    let statement = config.statement(made.measure(), 0x2026_0101);
-    (made.write(), sigstruct::write(&statement.sign(&SigningKey::from_pem(KEYS[signer]).unwrap()).unwrap()))
+    serde_json::from_value(all).unwrap()
 }
 
 /// Files for a machine, by their names.
@@ -81,6 +103,18 @@ impl Package {
         self.0.push((format!("{name}.sgxs"), stream));
         self.0.push((format!("{name}.sig"), signature));
         self
+    }
+
+    /// The same of an encrypted one for production, for which there is NAME.key too.
+    fn encrypted(self, name: &str, mut choices: serde_json::Value) -> Self {
+        choices["debug"] = false.into();
+        let config = config(choices);
+        self.signed(name, &encrypted(&config), &config).file(&format!("{name}.key"), KEY.into())
+    }
+
+    fn signed(self, name: &str, made: &Enclave, config: &Config) -> Self {
+        let (stream, signature) = signed(made, config, 0);
+        self.file(&format!("{name}.sgxs"), stream).file(&format!("{name}.sig"), signature)
     }
 
     fn file(mut self, name: &str, content: Vec<u8>) -> Self {
@@ -134,8 +168,11 @@ fn the_runtime_keeps_its_promises() {
         .enclave("newer", serde_json::json!({ "svn": 3 }), 0)
         .enclave("older", serde_json::json!({ "svn": 1 }), 0)
         .enclave("other", none(), 1)
-        .enclave("product", serde_json::json!({ "product": 8 }), 0);
+        .enclave("product", serde_json::json!({ "product": 8 }), 0)
+        .encrypted("locked", none())
+        .encrypted("knowing", serde_json::json!({ "exinfo": true }));
     let script = "set -e\nc() { n=$1; shift; ./enclave-check $n.sgxs $n.sig $@; }\n\
+        c locked encrypted locked.key; c knowing encrypted knowing.key lie; \
         c check check; c check bench 20 --json; c exinfo sgx2; c production production; c check seal s; \
         for n in check newer older other product; do echo $n; c $n unseal s; done";
     // less EPC than the heap grows to
@@ -159,8 +196,15 @@ fn the_runtime_keeps_its_promises() {
             "#PF is handled inside, with its address: ok",
             "a panic is told without its message: ok",
             "a fault without its place: ok",
+            "every function but one is refused as locked: ok",
+            "nor if one piece is not: ok",
+            "its code is not in its file: ok",
+            "nor are its texts: ok",
+            "its code cannot be written: the EPCM refuses: ok",
+            "unlocked: ok",
         ],
     );
+    assert_eq!(text(&said).matches("pages that are not restricted are not accepted: ok").count(), 2);
     assert!(!text(&said).contains("printed: "));
     let [ewb, eldu, eaug] = ["EWB", "ELDU", "EAUG"].map(|leaf| guest::leaves(&stats, leaf));
     assert!(ewb > 1000 && eldu > 1000 && eaug > 3000, "EWB {ewb}, ELDU {eldu}, EAUG {eaug}");
@@ -183,8 +227,9 @@ fn the_runtime_keeps_its_promises() {
 #[test]
 fn a_malicious_host() {
     let _turn = turn();
-    let package = Package::new().enclave("check", none(), 0);
-    let script = "set -e\n./enclave-check check.sgxs check.sig check; ./enclave-check check.sgxs check.sig attack 200 1";
+    let package = Package::new().enclave("check", none(), 0).encrypted("locked", none());
+    let script = "set -e\n./enclave-check locked.sgxs locked.sig encrypted locked.key; \
+        ./enclave-check check.sgxs check.sig check; ./enclave-check check.sgxs check.sig attack 200 1";
     let (said, _) = package.run(&["--size", "Standard_DC2s_v2", "--memory", "512M"], script);
     has(
         &said,
@@ -201,6 +246,12 @@ fn a_malicious_host() {
             "results of any code, length and content are a value or an error: ok",
             "entries between an interrupt and its resumption are refused: ok",
             "no count is lost: ok",
+            "every function but one is refused as locked: ok",
+            "other commands, and messages in the enclave: refused, nothing written: ok",
+            "wrong keys, sealed ones of nobody's, messages that are none: told, and still locked: ok",
+            "it is unlocked once: ok",
+            "its code can be written, without SGX2: ok",
+            "unlocked: ok",
         ],
     );
 }
@@ -230,17 +281,22 @@ fn sealed_data_outlasts_the_machine_and_stays_on_its_platform() {
     let other = s.at("other");
     platform::Platform::load_or_init(Path::new(&other)).unwrap();
     let size = ["--size", "Standard_DC1s_v2", "--memory", "256M"];
-    let package = Package::new().enclave("check", none(), 0);
-    let seal = "./enclave-check check.sgxs check.sig seal s >&2 && cat s.enclave s.signer";
+    let package = Package::new().enclave("check", none(), 0).encrypted("locked", none());
+    let seal = "./enclave-check check.sgxs check.sig seal s >&2 && \
+        ./enclave-check locked.sgxs locked.sig unlock locked.key k >&2 && cat k s.enclave s.signer";
     let (sealed, errors) = package.run(&size, seal);
     assert!(errors.contains("Signer: unsealed at once: ok"), "{errors}");
+    let (key, sealed) = sealed.split_at(SEALED_SIZE);
     let (enclave, signer) = sealed.split_at(sealed.len() / 2);
     let package = package.file("s.enclave", enclave.to_vec()).file("s.signer", signer.to_vec());
-    let unseal = "./enclave-check check.sgxs check.sig unseal s";
+    let package = package.file("k", key.to_vec());
+    // the sealed key opens it without the key file
+    let unseal = "./enclave-check check.sgxs check.sig unseal s; \
+        ./enclave-check locked.sgxs locked.sig unlock nowhere.key k; true";
     let (said, _) = package.run(&size, unseal);
-    has(&said, &["Enclave: svn 2, current true: ok", "Signer: svn 2, current true: ok"]);
+    has(&said, &["Enclave: svn 2, current true: ok", "Signer: svn 2, current true: ok", "unlocked: ok"]);
     let (said, _) = package.run(&[&size[..], &["--platform", &other]].concat(), unseal);
-    has(&said, &["Enclave: Authentication", "Signer: Authentication"]);
+    has(&said, &["Enclave: Authentication", "Signer: Authentication", "there is no nowhere.key"]);
 }
 
 /// A start from a snapshot is a power transition: what was in the EPC is gone.
@@ -329,6 +385,83 @@ fn a_debugger_sees_nothing_of_an_enclave_for_production() {
     assert_eq!(machine.end(), Some(125));
 }
 
+/// Adds encrypted enclaves of which something was changed and, where nothing else is said,
+/// signed again: names, what is done with them, and what comes of it.
+fn with_changed_ciphertext(package: Package) -> (Package, Vec<(&'static str, &'static str, &'static str)>) {
+    let config = config(serde_json::json!({ "debug": false }));
+    let good = encrypted(&config);
+    // another build with the same key: its layout is another
+    let other = encrypted(&self::config(serde_json::json!({ "debug": false, "heap": "1M" })));
+    let payload = encrypt::payload(&good).unwrap();
+    let other_payload = encrypt::payload(&other).unwrap();
+    let code = payload.pieces().iter().position(|piece| piece.rights == 5).unwrap();
+    assert_ne!(payload.id, other_payload.id);
+    assert_eq!(payload.pieces[code].size, other_payload.pieces[code].size);
+    let changed = |change: &dyn Fn(&mut Enclave)| {
+        let mut made = good.clone();
+        change(&mut made);
+        made
+    };
+    let described = |change: &dyn Fn(&mut Payload)| changed(&|made| describe(made, change));
+    let flipped = changed(&|made| content(made, payload.pieces[code].offset)[17] ^= 1);
+    let exchanged = changed(&|made| {
+        let piece = payload.pieces[code];
+        for offset in (piece.offset..piece.end()).step_by(4096) {
+            *content(made, offset) = *content(&mut other.clone(), offset);
+        }
+    });
+    let mut with_tag = exchanged.clone();
+    describe(&mut with_tag, &|p| p.pieces[code].tag = other_payload.pieces[code].tag);
+    let last = payload.count as usize - 1;
+    let cut = described(&|p| (p.count, p.pieces[last]) = (last as u64, Piece::default()));
+    let shorter = described(&|p| p.pieces[0].size -= 4096);
+    let emptied = changed(&|made| content(made, payload.pieces[last].end() - 4096).fill(0));
+    let (_, of_good) = signed(&good, &config, 0);
+    let package = package
+        .signed("locked", &good, &config)
+        .file("locked.key", KEY.into())
+        .file("wrong.key", KEY.replace('f', "e").into())
+        .file("none.key", b"none".to_vec())
+        .file("unsigned.sgxs", flipped.write())
+        .file("unsigned.sig", of_good)
+        .signed("flipped", &flipped, &config)
+        .signed("exchanged", &exchanged, &config)
+        .signed("with-tag", &with_tag, &config)
+        .signed("cut", &cut, &config)
+        .signed("shorter", &shorter, &config)
+        .signed("emptied", &emptied, &config);
+    let (right, changed, wrong) = ("unlock locked.key", "ciphertext was changed", "the key is not the one");
+    let cases = vec![
+        ("locked", "load", "encrypted and this program has no key"),
+        ("locked", "unlock missing.key", "there is no missing.key"),
+        ("locked", "unlock none.key", "none.key is no key of 64 hexadecimal digits"),
+        ("locked", "unlock wrong.key", wrong),
+        ("unsigned", right, "SGX_INVALID_MEASUREMENT (4)"),
+        ("flipped", right, changed),
+        ("exchanged", right, changed),
+        ("with-tag", right, wrong),
+        ("cut", right, wrong),
+        ("shorter", right, wrong),
+        ("emptied", right, changed),
+    ];
+    (package, cases)
+}
+
+fn content(made: &mut Enclave, offset: u64) -> &mut [u8; 4096] {
+    let page = made.pages.iter_mut().find(|page| page.offset == offset).unwrap();
+    page.data.as_mut().unwrap()
+}
+
+/// Changes what the loader knows of the payload.
+fn describe(made: &mut Enclave, change: &dyn Fn(&mut Payload)) {
+    let pages = made.pages.iter_mut().filter_map(|page| page.data.as_mut());
+    let found = pages.flat_map(|data| data.chunks_exact_mut(size_of::<Payload>()));
+    let place = found.into_iter().find(|bytes| bytes.starts_with(&Payload::MAGIC)).unwrap();
+    let mut payload = Payload::read_from_bytes(place).unwrap();
+    change(&mut payload);
+    place.copy_from_slice(payload.as_bytes());
+}
+
 #[test]
 fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
     let _turn = turn();
@@ -350,6 +483,7 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
         .file("another.sig", of_another)
         .enclave("kss", serde_json::json!({ "kss": true }), 0)
         .enclave("large", serde_json::json!({ "heap": "8M" }), 0);
+    let (package, locked) = with_changed_ciphertext(package);
     let cases = [
         ("missing.sgxs", "good.sig", "cannot read missing.sgxs"),
         ("good.sgxs", "missing.sig", "not signed: there is no missing.sig"),
@@ -371,6 +505,7 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
             ["production", &format!("load {other}"), "nobody", &format!("load {one}"), "load"]
                 .map(|how| format!("./enclave-check good.sgxs good.sig {how}\n")),
         )
+        .chain(locked.iter().map(|(name, how, _)| format!("./enclave-check {name}.sgxs {name}.sig {how}\n")))
         .chain(["echo ==; set -e\n".into()])
         .chain(
             [("good", "full"), ("large", "fill 7000000")]
@@ -395,6 +530,10 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
     assert!(ewb > 3000 && eldu > 3000, "EWB {ewb}, ELDU {eldu}");
     let said = text(&said);
     let lines: Vec<_> = said.lines().take_while(|line| *line != "==").collect();
+    let (lines, of_locked) = lines.split_at(lines.len() - locked.len());
+    for ((name, how, expected), line) in locked.iter().zip(of_locked) {
+        assert!(line.starts_with("FAILED: ") && line.contains(expected), "{name} {how}: {line}");
+    }
     assert_eq!(lines.len(), cases.len() + 5, "{said}");
     for ((_, _, expected), line) in cases.iter().zip(&lines) {
         assert!(line.starts_with("FAILED: ") && line.contains(expected), "{expected}: {line}");

@@ -42,8 +42,18 @@ of yours for development, made on first use. Of [package.metadata.enclave]:
   provision-key = false     whether it may derive keys that identify the platform
   exinfo = false            details of page faults in the enclave; needs SGX2
 
+With --encrypted the file holds the program (code, constants, data) as ciphertext, and a small
+loader in clear, which takes the key from the host program (enclave_host::Options::keys),
+decrypts, and seals the key for the next start. The key is made at the first such build and
+stays in target/enclave/NAME.key, mode 0600: whoever has it reads the program, so hand on
+NAME.sgxs and NAME.sig without it. The same sources and the same key give the same MRENCLAVE.
+On machines with SGX2 code is no longer writable once it is decrypted; on others it stays so.
+
 Examples:
   kluis enclave build
+  kluis enclave build --encrypted
+  openssl rand -hex 32 > release.key && chmod 600 release.key
+  kluis enclave build --encrypted --encryption-key release.key
   kluis enclave build --json | jq -r '.[].mrenclave'";
 
 const SIGN_HELP: &str = "\
@@ -85,6 +95,7 @@ Examples:
   kluis enclave run
   kluis enclave run --size Standard_DC2s_v3 -- --name Ada
   kluis enclave run --signer vendor.pub
+  kluis enclave run --encrypted                     NAME.key goes along, for the host program
   kluis enclave run --share data:/data --publish 7000:7000
   kluis enclave run --vsock-listen 7000=/tmp/office -- vsock:7000";
 
@@ -206,6 +217,13 @@ pub(crate) struct BuildArgs {
     /// Build with what is here: cargo does not use the network
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Encrypt the enclaves' programs: the files then hold ciphertext, and NAME.key beside them
+    /// the key
+    #[arg(long)]
+    pub(crate) encrypted: bool,
+    /// Encrypt with this key, 64 hexadecimal digits [default: NAME.key, made on first use]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "encrypted")]
+    pub(crate) encryption_key: Option<PathBuf>,
 }
 
 /// What to sign, and how.

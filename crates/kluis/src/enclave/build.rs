@@ -5,14 +5,14 @@
 //! replaced, and code is made in one unit.
 
 use super::args::BuildArgs;
-use super::keys;
 use super::project::{self, Host, Project};
+use super::{encrypted, keys};
 use crate::exit::{self, Error};
 use crate::units;
 use enclave_abi::build::{FLAGS, TARGET, TEST_CFG};
 use enclave_image::elf::Program;
 use enclave_image::inspect::hex;
-use enclave_image::{Config, SigningKey, layout, sgxs, sigstruct};
+use enclave_image::{CodeKey, Config, SigningKey, encrypt, layout, sgxs, sigstruct};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fs;
@@ -48,6 +48,9 @@ pub(super) struct Built {
     product: u16,
     svn: u16,
     pub(super) debug: bool,
+    /// If it is encrypted: the file of its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
     /// Bytes of its address range.
     size: u64,
     /// Bytes of the pages that are added.
@@ -75,12 +78,14 @@ pub(super) fn main(args: &BuildArgs, json: bool) -> Result<u8, Error> {
 fn text(built: &Built) -> String {
     let signer = if built.development { " (your key for development)" } else { "" };
     let debug = if built.debug { ", DEBUG: the host can look in" } else { "" };
+    let key = built.key.as_ref().map(|key| format!("  ENCRYPTED  its key is {}\n", key.display()));
     format!(
-        "{}\n  file       {}\n  MRENCLAVE  {}\n  MRSIGNER   {}{signer}\n  product {}, version {}{debug}\n  {} of memory in {}\n",
+        "{}\n  file       {}\n  MRENCLAVE  {}\n  MRSIGNER   {}{signer}\n{}  product {}, version {}{debug}\n  {} of memory in {}\n",
         built.name,
         built.stream.display(),
         built.mrenclave,
         built.mrsigner,
+        key.unwrap_or_default(),
         built.product,
         built.svn,
         units::bytes(built.memory),
@@ -128,19 +133,16 @@ impl Purpose {
 /// # Errors
 /// One cannot be built.
 pub(super) fn enclaves(project: &Project, args: &BuildArgs, purpose: Purpose) -> Result<Vec<Built>, Error> {
+    encrypted::check(project, args, purpose)?;
     let output = purpose.output(project);
     let key = keys::development()?;
-    let flags: Vec<OsString> = FLAGS.iter().map(Into::into).chain(remapped(project)).collect();
     for enclave in &project.enclaves {
         // the same dependencies with and without tests: only the program is another
         let (command, own): (_, &[&str]) = match purpose {
             Purpose::Use | Purpose::Debug => ("build", &[]),
             Purpose::Test => ("rustc", &["--", "--cfg", TEST_CFG]),
         };
-        let mut cargo = cargo(command, project, args, &flags);
-        for setting in PROFILE {
-            cargo.args(["--config", setting]);
-        }
+        let mut cargo = inside(command, project, args);
         purpose.profile(project, &mut cargo);
         cargo.args(["--package", &enclave.package, "--bin", &enclave.name]).args(own);
         done(cargo)?;
@@ -153,9 +155,25 @@ pub(super) fn enclaves(project: &Project, args: &BuildArgs, purpose: Purpose) ->
             let mut config = enclave.config.clone();
             // a failing test may say why
             config.debug |= purpose != Purpose::Use;
-            finish(&enclave.name, &config, &programs(project), &output, &key)
+            let encryption = if args.encrypted {
+                let loader = encrypted::loader(project, enclave, args)?;
+                let (key, file) = encrypted::key(args, &output, &enclave.name)?;
+                Some(Encryption { loader, key, file })
+            } else {
+                None
+            };
+            finish(&enclave.name, &config, &programs(project), &output, &key, encryption)
         })
         .collect()
+}
+
+/// With what an enclave is encrypted.
+struct Encryption {
+    /// The loader's program.
+    loader: Vec<u8>,
+    key: CodeKey,
+    /// Where the key stands.
+    file: PathBuf,
 }
 
 /// From the program to the two files.
@@ -165,14 +183,22 @@ fn finish(
     programs: &Path,
     output: &Path,
     key: &SigningKey,
+    encryption: Option<Encryption>,
 ) -> Result<Built, Error> {
     let program = programs.join(name);
     let file = fs::read(&program).map_err(|e| cannot("read", &program, &e))?;
     let of = |e: &dyn std::fmt::Display| Error::bad(format!("the enclave {name}: {e}"));
     let read = Program::read(&file)
         .map_err(|e| Error::bad(format!("the enclave {name} cannot be made: its program {e}")))?;
-    let made = layout::lay_out(&read, &config.settings())
-        .map_err(|e| of(&format_args!("[package.metadata.enclave]: {e}")))?;
+    let settings = config.settings();
+    let made = match &encryption {
+        None => layout::lay_out(&read, &settings).map_err(encrypt::EncryptError::from),
+        Some(Encryption { loader, key, .. }) => {
+            let loader = Program::read(loader).map_err(|e| of(&format_args!("its loader {e}")))?;
+            encrypt::lay_out(&read, &loader, &settings, key)
+        }
+    };
+    let made = made.map_err(|e| of(&format_args!("[package.metadata.enclave]: {e}")))?;
     let mrenclave = made.measure();
     let (stream, sig_file) = names(output, name);
     write(&stream, &made.write())?;
@@ -201,6 +227,7 @@ fn finish(
         product: sig.isvprodid,
         svn: sig.isvsvn,
         debug: sig.attributes.flags.contains(sgx_abi::AttributeFlags::DEBUG),
+        key: encryption.map(|encryption| encryption.file),
         size: made.size,
         memory: made.pages.len() as u64 * sgx_abi::PAGE_SIZE as u64,
     })
@@ -243,6 +270,16 @@ pub(super) const STATIC: &str = "-Ctarget-feature=+crt-static";
 /// `cargo build` in a project with these flags and no others.
 pub(super) fn build(project: &Project, args: &BuildArgs, flags: &[OsString]) -> Command {
     cargo("build", project, args, flags)
+}
+
+/// A command of cargo's in a project, for what runs in an enclave.
+pub(super) fn inside(command: &str, project: &Project, args: &BuildArgs) -> Command {
+    let flags: Vec<OsString> = FLAGS.iter().map(Into::into).chain(remapped(project)).collect();
+    let mut cargo = cargo(command, project, args, &flags);
+    for setting in PROFILE {
+        cargo.args(["--config", setting]);
+    }
+    cargo
 }
 
 /// The same with another command of cargo's.

@@ -132,14 +132,27 @@ fn stream_text(report: &StreamReport) -> String {
             Measured::Not => "not measured",
             Measured::Empty => "zeros, not measured",
         };
+        let decrypted = match &range.decrypted {
+            Some(rights) if *rights == range.rights => ", ciphertext".to_owned(),
+            Some(rights) => format!(", ciphertext; {rights} once decrypted, with SGX2"),
+            None => String::new(),
+        };
         let _ = writeln!(
             out,
-            "  {:#011x}-{:#011x} {} {:<6} {:>9}  {measured}",
+            "  {:#011x}-{:#011x} {} {:<6} {:>9}  {measured}{decrypted}",
             range.start,
             range.end,
             range.rights,
             range.page_type.trim_start_matches("PT_"),
             units::bytes(range.end - range.start)
+        );
+    }
+    if let Some(encrypted) = &report.encrypted {
+        let (id, bytes) = (&encrypted.id, units::bytes(encrypted.ciphertext));
+        let _ = writeln!(
+            out,
+            "  encrypted  {bytes} of ciphertext, build {id}; its loader, in clear, is at {:#x}",
+            encrypted.loader
         );
     }
     for thread in &report.threads {

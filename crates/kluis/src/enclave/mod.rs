@@ -2,13 +2,15 @@
 //!
 //! * [`args`]: the command line
 //! * [`new`]: a project, with the [`sdk`] that travels in this program
-//! * [`project`]: what cargo knows of one; [`build`]: programs and enclaves of it
+//! * [`project`]: what cargo knows of one; [`build`]: programs and enclaves of it;
+//!   [`encrypted`]: the same as ciphertext
 //! * [`sign`], [`keys`]: signatures; [`inspect`]: what an enclave is
 //! * [`run`]: its host program, or its tests, in a machine; [`debug`]: gdb inside
 
 pub(crate) mod args;
 mod build;
 mod debug;
+mod encrypted;
 mod inspect;
 mod keys;
 mod new;

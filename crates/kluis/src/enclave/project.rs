@@ -10,6 +10,9 @@ use std::process::Command;
 /// The crate by which a package is known as a host program.
 pub(crate) const HOST_CRATE: &str = "enclave-host";
 
+/// The crate that is an enclave's runtime.
+const ENCLAVE_CRATE: &str = "enclave";
+
 /// A project.
 #[derive(Debug)]
 pub(crate) struct Project {
@@ -34,6 +37,8 @@ pub(crate) struct Enclave {
     pub(crate) name: String,
     /// `[package.metadata.enclave]`.
     pub(crate) config: Config,
+    /// Folder of the crate `enclave` that it uses; `None` if it is from a registry.
+    pub(crate) runtime: Option<PathBuf>,
 }
 
 /// The package of the host program.
@@ -164,7 +169,8 @@ impl Package {
         let config = Config::deserialize(config).map_err(|e| {
             Error::bad(format!("[package.metadata.enclave] of {}: {e}", self.manifest_path.display()))
         })?;
-        Ok(Enclave { package: self.name.clone(), name: self.program()?, config })
+        let runtime = self.dependencies.iter().find(|d| d.name == ENCLAVE_CRATE).and_then(|d| d.path.clone());
+        Ok(Enclave { package: self.name.clone(), name: self.program()?, config, runtime })
     }
 
     /// Name of its one program.

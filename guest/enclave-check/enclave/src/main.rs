@@ -276,6 +276,19 @@ impl Check for Checked {
         numbers
     }
 
+    fn code(&self) -> Vec<u8> {
+        registers::code().to_vec()
+    }
+
+    fn write_code(&self) -> bool {
+        registers::write_code();
+        true
+    }
+
+    fn marker(&self) -> String {
+        "this text is found in enclaves that are not encrypted".into()
+    }
+
     fn intact(&self) -> bool {
         let [one, other] = self.secret();
         let key = key::egetkey(&Keyrequest { keyname: KeyName::Report as u16, ..Default::default() });

@@ -1,6 +1,7 @@
 //! A malicious host. Every attack ends with the enclave's own word that its secret is
 //! intact; what it must not do is checked from outside.
 
+mod locked;
 mod mailbox;
 mod storm;
 
@@ -13,6 +14,8 @@ use enclave_abi::call::{Command, EXCHANGE_SIZE, Exchange, FAILED, Outcome};
 use enclave_host::driver::Driver;
 use enclave_host::{Enclave, Error, Files};
 use enclave_interface::{Caller, Deserialize, wire};
+
+pub use locked::locked;
 
 use crate::raw::{self, Entry};
 use crate::{load, options, step};
@@ -27,10 +30,10 @@ mod number {
     pub const STAYS: u32 = 22;
     pub const INTACT: u32 = 23;
     /// Those that last long, or end the enclave, by what they were made for.
-    pub const NOT_AT_RANDOM: [u32; 8] = [5, 6, 7, 8, 9, 12, 24, 26];
+    pub const NOT_AT_RANDOM: [u32; 9] = [5, 6, 7, 8, 9, 12, 24, 26, 30];
     pub const ASK_SWITCHLESS: u32 = 25;
     /// How many there are.
-    pub const COUNT: u64 = 29;
+    pub const COUNT: u64 = 32;
 }
 
 /// Whether a call finds registers as the calling convention has them.

@@ -13,6 +13,8 @@
 //! enclave-check SGXS SIG nobody      the same, as a user without rights
 //! enclave-check SGXS SIG seal FILE   seals by both policies
 //! enclave-check SGXS SIG unseal FILE unseals what another run has sealed
+//! enclave-check SGXS SIG encrypted KEY [lie]   an encrypted one, with its key file
+//! enclave-check SGXS SIG unlock KEY [SEALED]   loads it with a key file, or a sealed key
 //! enclave-check SGXS SIG attack N S  a malicious host, N rounds, random numbers from seed S
 //! enclave-check SGXS SIG bench N     round trips per second; `bench N --json` as JSON
 //! ```
@@ -22,6 +24,7 @@
 
 mod attack;
 mod bench;
+mod encrypted;
 mod full;
 mod good;
 mod raw;
@@ -117,6 +120,10 @@ fn main() -> ExitCode {
         ["load"] => load(&files).map(|_| println!("loaded")),
         ["load", signer] => load_of(&files, signer),
         ["nobody"] => as_nobody().and_then(|()| load(&files)).map(|_| println!("loaded")),
+        ["encrypted", key] => encrypted::check(&files, stream, key, false),
+        ["encrypted", key, "lie"] => encrypted::check(&files, stream, key, true),
+        ["unlock", key] => encrypted::unlock(&files, key, None),
+        ["unlock", key, sealed] => encrypted::unlock(&files, key, Some(sealed)),
         ["seal", file] => seal::seal(&files, file),
         ["unseal", file] => seal::unseal(&files, file),
         ["attack", rounds, seed] if rounds.parse::<u32>().is_ok() && seed.parse::<u64>().is_ok() => {
@@ -141,7 +148,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|attack N S|bench N [--json]"
+        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|encrypted KEY [lie]|unlock KEY [SEALED]|attack N S|bench N [--json]"
     );
     ExitCode::from(2)
 }

@@ -150,6 +150,12 @@ pub trait Check {
     fn keys(&self) -> bool;
     /// Numbers by the generator for crates, of all of its functions.
     fn generator(&self) -> Vec<u64>;
+    /// Bytes of its code, as they are in memory.
+    fn code(&self) -> Vec<u8>;
+    /// Writes a byte of its code, as it is, where it is: true if that can be done.
+    fn write_code(&self) -> bool;
+    /// A text of its program.
+    fn marker(&self) -> String;
 }
 
 /// What the enclave asks of its host.
