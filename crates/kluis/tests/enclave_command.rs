@@ -84,9 +84,25 @@ fn mrenclave(project: &Project, folder: &Path) -> String {
 fn a_new_project_runs_and_so_do_its_tests() {
     let _turn = turn();
     let project = project();
-    let out = project.enclave(&["run", "--quiet", "--timeout", "500s", "--", "Ada"]);
+    let out = project.enclave(&["run", "--encrypted", "--quiet", "--timeout", "500s", "--", "Ada"]);
     assert_eq!(text(&out.stdout), "Hello, Ada, from inside an enclave!\n", "{}", text(&out.stderr));
     assert_eq!(out.status.code(), Some(0));
+    // encrypted, so that its text is in no file; in clear it is
+    let key = fs::metadata(project.built("hello.key")).unwrap();
+    assert_eq!((key.permissions().mode() & 0o777, key.len()), (0o600, 65));
+    let inspected = project.works(&["inspect"]);
+    for line in
+        [" rwx REG ", "measured, ciphertext; r-x once decrypted, with SGX2", "without SGX2 it can still be"]
+    {
+        assert!(inspected.contains(line), "{line}: {inspected}");
+    }
+    let says = |what: &[u8]| {
+        let stream = fs::read(project.built("hello.sgxs")).unwrap();
+        stream.windows(what.len()).any(|window| window == what)
+    };
+    assert!(!says(b", from inside an enclave"));
+    project.works(&["build"]);
+    assert!(says(b", from inside an enclave"));
 
     // A key elsewhere: OpenSSL signs what the first step wrote, the processor takes it.
     let openssl = |args: &[&str]| {
@@ -253,6 +269,20 @@ fn one_source_has_one_measurement() {
     let [one, other] =
         [copy, project.root()].map(|at| fs::read(at.join("target/enclave/hello.sgxs")).unwrap());
     assert!(one == other, "the streams differ");
+    // encrypted likewise, with the same key
+    let key = elsewhere.path().join("release.key");
+    fs::write(&key, "9".repeat(64)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let encrypted = |folder: &Path| {
+        let old = folder.join("target/enclave/hello.key");
+        let _ = fs::remove_file(&old);
+        let out =
+            project.enclave_in(folder, &["build", "--encrypted", "--encryption-key", key.to_str().unwrap()]);
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        mrenclave(project, folder)
+    };
+    assert_eq!(encrypted(&copy), encrypted(&project.root()));
+    project.works(&["build"]);
     // and its program says nothing of the folder
     let place = elsewhere.path().to_str().unwrap().as_bytes();
     assert!(!one.windows(place.len()).any(|window| window == place));
@@ -350,7 +380,26 @@ fn what_is_wrong_is_told_in_one_line() {
     )
     .unwrap();
     project.refused(&["build"], "exceeds 64 GiB");
-    fs::write(&manifest, before).unwrap();
+    fs::write(&manifest, &before).unwrap();
+
+    // what is not encrypted, and with what it is not
+    project.refused(&["test", "--encrypted"], "leave out --encrypted");
+    project.refused(&["debug", "--encrypted"], "leave out --encrypted");
+    let debug = before.replace("[package.metadata.enclave]\n", "[package.metadata.enclave]\ndebug = true\n");
+    fs::write(&manifest, debug).unwrap();
+    project.refused(&["build", "--encrypted"], "hello is a debug enclave");
+    fs::write(&manifest, &before).unwrap();
+    let with = ["build", "--encrypted", "--encryption-key"];
+    let key = project.root().join("some.key");
+    for (content, mode, word) in [
+        ("5a".repeat(32), 0o640, "open to others"),
+        ("5a".repeat(31), 0o600, "is no key of 64 hexadecimal digits: `openssl rand -hex 32` makes one"),
+    ] {
+        fs::write(&key, content).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        project.refused(&[&with[..], &["some.key"]].concat(), word);
+    }
+    project.refused(&[&with[..], &["missing.key"]].concat(), "the key missing.key cannot be read");
 
     // keys and names
     project.refused(&["sign", "hello", "--key", "README.md"], "openssl genrsa -3 3072");

@@ -7,7 +7,7 @@ use crate::exit::Error;
 use enclave_image::CodeKey;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -49,8 +49,9 @@ pub(super) fn check(project: &Project, args: &BuildArgs, purpose: Purpose) -> Re
 /// # Errors
 /// It cannot be built.
 pub(super) fn loader(project: &Project, enclave: &Enclave, args: &BuildArgs) -> Result<Vec<u8>, Error> {
-    let sdk = enclave.runtime.as_deref().and_then(Path::parent).map(|crates| crates.join("enclave-loader"));
-    let sdk = sdk.filter(|folder| folder.is_dir()).ok_or_else(|| {
+    // …/crates/enclave
+    let sdk = enclave.runtime.as_deref().and_then(Path::parent).and_then(Path::parent);
+    let sdk = sdk.filter(|sdk| sdk.join("crates/enclave-loader").is_dir()).ok_or_else(|| {
         Error::bad(format!(
             "{} uses no crate `enclave` with the crate `enclave-loader` beside it: take the SDK of this version \
              (`kluis enclave new`)",
@@ -62,11 +63,16 @@ pub(super) fn loader(project: &Project, enclave: &Enclave, args: &BuildArgs) -> 
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(&folder);
         fs::create_dir_all(parent).map_err(|e| build::cannot("make", parent, &e))?;
-        let text = text.replace("{{enclave-loader}}", &sdk.display().to_string());
         build::write(&path, text.as_bytes())?;
+    }
+    let link = folder.join("sdk");
+    if fs::read_link(&link).ok().as_deref() != Some(sdk) {
+        let _ = fs::remove_file(&link);
+        symlink(sdk, &link).map_err(|e| build::cannot("make", &link, &e))?;
     }
     let lock = project.root.join("Cargo.lock");
     fs::copy(&lock, folder.join("Cargo.lock")).map_err(|e| build::cannot("copy", &lock, &e))?;
+    // with the same flags as the enclave: what both use is built once
     let mut cargo = build::inside("build", project, args);
     cargo.current_dir(&folder);
     build::done(cargo)?;
