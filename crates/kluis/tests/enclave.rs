@@ -535,7 +535,7 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
         assert!(line.starts_with("FAILED: ") && line.contains(expected), "{name} {how}: {line}");
     }
     assert_eq!(lines.len(), cases.len() + 5, "{said}");
-    for ((_, _, expected), line) in cases.iter().zip(&lines) {
+    for ((_, _, expected), line) in cases.iter().zip(lines) {
         assert!(line.starts_with("FAILED: ") && line.contains(expected), "{expected}: {line}");
     }
     let [debug, signer, nobody, loaded @ ..] = &lines[cases.len()..] else { panic!("{said}") };

@@ -41,7 +41,8 @@ pub fn locked(
     let mut held = true;
     for n in 0..rounds + 64 {
         let function = if n < 32 { n } else { random.next() as u32 };
-        let data = random.bytes(random.below(200) as usize);
+        let len = random.below(200) as usize;
+        let data = random.bytes(len);
         held &= function == function::UNLOCK || says(&mut target, function, &data) == locked;
     }
     held &= [function::CONFIGURE, function::TESTS, function::ACCEPT]
@@ -67,7 +68,7 @@ pub fn locked(
         let restricted = payload.pieces().iter().filter(|piece| piece.is_restricted());
         let restricted: Vec<_> = restricted.collect();
         let (last, others) = restricted.split_last().ok_or("no piece")?;
-        let mut restrict = |piece: &enclave_abi::encrypted::Piece| {
+        let restrict = |piece: &enclave_abi::encrypted::Piece| {
             driver.restrict(piece.offset, piece.size, piece.rights()).map_err(|e| e.to_string())
         };
         others.iter().try_for_each(|piece| restrict(piece))?;
