@@ -427,7 +427,7 @@ fn with_changed_ciphertext(package: Package) -> (Package, Vec<(&'static str, &'s
         .signed("flipped", &flipped, &config)
         .signed("exchanged", &exchanged, &config)
         .signed("with-tag", &with_tag, &config)
-        .signed("cut", &cut, &config)
+        .signed("one-less", &cut, &config)
         .signed("shorter", &shorter, &config)
         .signed("emptied", &emptied, &config);
     let (right, changed, wrong) = ("unlock locked.key", "ciphertext was changed", "the key is not the one");
@@ -440,7 +440,7 @@ fn with_changed_ciphertext(package: Package) -> (Package, Vec<(&'static str, &'s
         ("flipped", right, changed),
         ("exchanged", right, changed),
         ("with-tag", right, wrong),
-        ("cut", right, wrong),
+        ("one-less", right, wrong),
         ("shorter", right, wrong),
         ("emptied", right, changed),
     ];
