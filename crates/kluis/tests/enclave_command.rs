@@ -267,7 +267,7 @@ fn one_source_has_one_measurement() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert_eq!(mrenclave(project, &copy), mrenclave(project, &project.root()));
     let [one, other] =
-        [copy, project.root()].map(|at| fs::read(at.join("target/enclave/hello.sgxs")).unwrap());
+        [copy.clone(), project.root()].map(|at| fs::read(at.join("target/enclave/hello.sgxs")).unwrap());
     assert!(one == other, "the streams differ");
     // encrypted likewise, with the same key
     let key = elsewhere.path().join("release.key");
