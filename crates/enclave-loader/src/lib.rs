@@ -11,7 +11,7 @@
 //!
 //! * [`mod@entry`]: the way in and out
 //! * [`unlock`]: what is answered, and in which order
-//! * [`sealed`]: the key, sealed for the next time
+//! * `sealed`: the key, sealed for the next time
 //!
 //! There is no heap, and nobody handles exceptions: one ends the thread that raised it, and
 //! leaves the enclave locked.

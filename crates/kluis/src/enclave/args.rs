@@ -89,13 +89,15 @@ const RUN_HELP: &str = "\
 Builds the project, and runs its host program in a new machine, in the folder with the
 enclaves. Options are those of `kluis run`; streams and the exit code are the program's.
 With --signer it runs only if all enclaves are that signer's; that a host program loads no
-others is a matter of its own (enclave_host::Options::signer).
+others is a matter of its own (enclave_host::Options::signer). With --encrypted NAME.key goes
+into the machine with the rest, where root can read it: docs/enclaves.md says what is
+protected against whom.
 
 Examples:
   kluis enclave run
   kluis enclave run --size Standard_DC2s_v3 -- --name Ada
   kluis enclave run --signer vendor.pub
-  kluis enclave run --encrypted                     NAME.key goes along, for the host program
+  kluis enclave run --encrypted
   kluis enclave run --share data:/data --publish 7000:7000
   kluis enclave run --vsock-listen 7000=/tmp/office -- vsock:7000";
 

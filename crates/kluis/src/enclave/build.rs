@@ -308,8 +308,10 @@ pub(super) fn folders(project: &Project) -> Vec<(PathBuf, &'static str)> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let target = (!project.target.starts_with(&project.root)).then(|| project.target.clone());
+    let named = [(home, "/cargo"), (target, "/project/target"), (Some(project.root.clone()), "/project")];
     // the last that fits counts
-    home.map(|home| (home, "/cargo")).into_iter().chain([(project.root.clone(), "/project")]).collect()
+    named.into_iter().filter_map(|(folder, name)| Some((folder?, name))).collect()
 }
 
 /// Flags that replace those folders.
