@@ -72,7 +72,7 @@ pub struct Driver {
 
 impl Driver {
     /// All of it: makes, initialises and maps the enclave of these files, to be called by
-    /// whoever knows how; [`crate::Enclave`] does.
+    /// whoever knows how; [`crate::Enclave`] does. An encrypted one is locked then.
     ///
     /// # Errors
     /// The kernel or the processor refuses it.
