@@ -5,7 +5,7 @@
 //! * [`leaf`]: what the processor does for an enclave (ENCLU)
 //! * [`outside`]: copies from and to the host's memory
 //! * [`sealing`]: the key and form of what is sealed
-//! * [`random`]: RDRAND
+//! * [`random`]: numbers by RDRAND
 //! * [`cipher`]: how programs are encrypted; the tool that does it uses the same
 //! * [`memory_functions`]: what compiled code calls without being asked
 //!

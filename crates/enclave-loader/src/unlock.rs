@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{Aligned, sealed};
 
-/// One of [`LOCKED`], [`DECRYPTED`], [`OPEN`], [`DAMAGED`]. The entry code passes entries on
+/// `LOCKED`, `DECRYPTED`, [`OPEN`] or `DAMAGED`. The entry code passes entries on
 /// where it is [`OPEN`].
 pub static STATE: AtomicU32 = AtomicU32::new(LOCKED);
 
