@@ -72,7 +72,7 @@ impl PrivateKey {
     }
 
     /// The same in DER.
-    pub(crate) fn sign_der(&self, message: &[u8]) -> Vec<u8> {
+    pub fn sign_der(&self, message: &[u8]) -> Vec<u8> {
         let signature: Signature = self.0.sign(message);
         signature.to_der().as_bytes().to_vec()
     }

@@ -25,17 +25,18 @@ pub const FMSPC: [u8; 6] = {
 };
 
 /// Days for which a certificate is valid.
-const LIFE: u32 = 30 * 365;
+pub(crate) const LIFE: u32 = 30 * 365;
 /// Days for which a revocation list or a document is valid.
 const VALID: u32 = 30;
 /// Days after which there is a new one.
 const RENEWED: u64 = 15;
 const DAY: u64 = 86_400;
 
-/// Where a collateral service on the verifier's host has the root's revocation list, and the
-/// PCK CA's.
-const ROOT_CRL: &str = "https://localhost:8081/sgx/certification/v4/rootcacrl";
-const PCK_CRL: &str = "https://localhost:8081/sgx/certification/v4/pckcrl?ca=platform&encoding=der";
+/// Where a collateral service on the verifier's host has the root's revocation list, in DER,
+/// as certificates say it.
+pub const ROOT_CRL: &str = "https://localhost:8081/sgx/certification/v4/rootcacrl?encoding=der";
+/// The same for the PCK CA's.
+pub const PCK_CRL: &str = "https://localhost:8081/sgx/certification/v4/pckcrl?ca=platform&encoding=der";
 
 /// What a platform is known by at a time.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Issued {
     pub collateral: Collateral,
     /// When the collateral was issued, and until when it is valid.
     pub validity: Validity,
+    /// The number of the set of TCB levels (tcbEvaluationDataNumber).
+    pub evaluation_data_number: u32,
 }
 
 /// The books as they were at a time.
@@ -127,15 +130,15 @@ pub(crate) fn issued(maker: &Manufacturer, at: Time) -> Result<Issued, Manufactu
         qe_identity_signature: qe_identity.signature,
         pck_certificate_chain: None,
     };
-    Ok(Issued { root, pck, chain, collateral, validity })
+    Ok(Issued { root, pck, chain, collateral, validity, evaluation_data_number: number })
 }
 
 /// When the platform was made, less a day, for the verifiers whose clock is late.
-fn made(maker: &Manufacturer) -> Result<Time, ManufacturerError> {
+pub(crate) fn made(maker: &Manufacturer) -> Result<Time, ManufacturerError> {
     Time::from_unix(maker.roots.created.saturating_sub(DAY)).ok_or(ManufacturerError::Date)
 }
 
-fn plus_days(time: Time, days: u32) -> Result<Time, ManufacturerError> {
+pub(crate) fn plus_days(time: Time, days: u32) -> Result<Time, ManufacturerError> {
     time.plus_days(days).ok_or(ManufacturerError::Date)
 }
 
@@ -145,11 +148,10 @@ fn request(
     key: PublicKey,
     svn: u8,
 ) -> Result<certificate::Request<'static>, ManufacturerError> {
-    let from = made(maker)?;
     Ok(certificate::Request {
         role,
         serial: serial(maker, role, svn),
-        validity: Validity { from, until: plus_days(from, LIFE)? },
+        validity: maker.life()?,
         key,
         crl_url: if role == Role::Pck { PCK_CRL } else { ROOT_CRL },
         platform: None,

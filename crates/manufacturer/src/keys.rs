@@ -20,13 +20,20 @@ pub struct Keys {
     pub pck_ca: PrivateKey,
     /// Of the TCB signer.
     pub tcb: PrivateKey,
+    /// Of the authority for TLS of the platform's collateral service.
+    pub tls: PrivateKey,
 }
 
 impl Keys {
     /// Those of a platform.
     pub fn of(roots: &Roots) -> Self {
         let key = |role: &[u8]| derive(&roots.svn_top, &roots.provisioning_fuses, role);
-        Self { root: key(b"root"), pck_ca: key(b"pck ca"), tcb: key(b"tcb signing") }
+        Self {
+            root: key(b"root"),
+            pck_ca: key(b"pck ca"),
+            tcb: key(b"tcb signing"),
+            tls: key(b"collateral tls"),
+        }
     }
 }
 

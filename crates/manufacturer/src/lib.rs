@@ -19,9 +19,11 @@ pub mod keys;
 pub mod testing;
 
 pub use enclaves::processor;
-pub use issue::{FMSPC, Issued};
+pub use issue::{FMSPC, Issued, PCK_CRL, ROOT_CRL};
 
+use dcap::key::PrivateKey;
 use dcap::pki::Certificate;
+use dcap::time::Validity;
 use dcap::{Refusal, Root, Time};
 use enclave_image::key::{KeyError, SigningKey};
 use keys::Keys;
@@ -92,6 +94,21 @@ impl Manufacturer {
     /// As of [`Manufacturer::issued`].
     pub fn root(&self) -> Result<Root, ManufacturerError> {
         Ok(Root::from_der(issue::root(self)?.der())?)
+    }
+
+    /// The key of the authority for TLS of the platform's collateral service, always the same.
+    /// It signs nothing that verifiers of quotes believe.
+    pub fn tls_key(&self) -> &PrivateKey {
+        &self.keys.tls
+    }
+
+    /// For how long certificates are valid that depend on nothing but the platform.
+    ///
+    /// # Errors
+    /// As of [`Manufacturer::issued`].
+    pub fn life(&self) -> Result<Validity, ManufacturerError> {
+        let from = issue::made(self)?;
+        Ok(Validity { from, until: issue::plus_days(from, issue::LIFE)? })
     }
 
     /// Names of the advisories that concern the platform's security version.

@@ -9,7 +9,7 @@ mod sgx_extension;
 
 pub use certificate::{Certificate, PckAuthority, Role};
 pub use crl::Crl;
-pub use pem::{MAX_CHAIN_SIZE, certificates_from_pem, to_pem};
+pub use pem::{MAX_CHAIN_SIZE, certificates_from_pem, crl_to_pem, to_pem};
 pub use root::Root;
 pub use sgx_extension::{PckExtension, PckTcb, PlatformConfiguration, SgxType};
 

@@ -9,6 +9,7 @@ pub const MAX_CHAIN_SIZE: usize = 64 << 10;
 /// The most certificates that are read; no chain here has more than three.
 const MAX_CERTIFICATES: usize = 8;
 const LABEL: &str = "CERTIFICATE";
+const CRL_LABEL: &str = "X509 CRL";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// The certificates of a chain in its order, as DER. Quotes end it with a NUL.
@@ -45,6 +46,11 @@ pub fn certificates_from_pem(text: &[u8], what: &str) -> Result<Vec<Vec<u8>>, Re
 pub fn to_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
     let one = |der| pem::encode_string(LABEL, LineEnding::LF, der).expect("lines of known length");
     certificates.into_iter().map(one).collect()
+}
+
+/// A revocation list in DER as text.
+pub fn crl_to_pem(der: &[u8]) -> String {
+    pem::encode_string(CRL_LABEL, LineEnding::LF, der).expect("lines of known length")
 }
 
 #[cfg(test)]
