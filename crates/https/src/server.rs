@@ -35,6 +35,10 @@ const HANDSHAKE: u8 = 22;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long requests that are under way have when the server is told to end.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Characters of a target that the log has.
+const LOGGED: usize = 200;
+/// The header by which a handler names a request, and the log with it.
+const REQUEST_ID: &str = "request-id";
 /// Threads that run the handler.
 const WORKERS: usize = 2;
 
@@ -107,34 +111,50 @@ impl Server {
     /// signals are heeded.
     ///
     /// # Errors
-    /// The host refuses sockets, signals or threads from the start.
+    /// The host refuses sockets or signals, or `ready` fails.
     pub fn run(
         self,
-        leaves: Arc<Leaves>,
+        leaves: Leaves,
         handler: Box<Handler>,
         log: Box<Log>,
         ready: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let end = {
+            let _context = self.runtime.enter();
+            let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+            async move {
+                let [interrupt, terminate] = &mut signals;
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+        };
+        ready()?;
+        self.run_until(end, leaves, handler, log)
+    }
+
+    /// Answers until a future is there, and then what is under way.
+    ///
+    /// # Errors
+    /// The host refuses sockets.
+    pub fn run_until(
+        self,
+        end: impl Future<Output = ()>,
+        leaves: Leaves,
+        handler: Box<Handler>,
+        log: Box<Log>,
     ) -> io::Result<()> {
         let Self { runtime, listener, limits } = self;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_no_client_auth()
-            .with_cert_resolver(leaves);
+            .with_cert_resolver(Arc::new(leaves));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let service = Arc::new(Service { acceptor, handler, log, limits });
         runtime.block_on(async {
-            let listener = TcpListener::from_std(listener)?;
-            let [mut interrupt, mut terminate] =
-                [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-            ready()?;
-            let end = async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            };
-            service.accept(listener, end).await;
+            service.accept(TcpListener::from_std(listener)?, end).await;
             Ok(())
         })
     }
@@ -234,7 +254,7 @@ impl Service {
         peer: SocketAddr,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (head, _) = request.into_parts();
-        let line = format!("{peer} {} {}", head.method, head.uri);
+        let line = format!("{peer} {} {}", head.method, printable(&head.uri));
         let service = self.clone();
         let response = spawn_blocking(move || (service.handler)(&head.method, &head.uri)).await;
         let response = response.unwrap_or_else(|_| {
@@ -243,9 +263,17 @@ impl Service {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             response
         });
-        (self.log)(&format!("{line} {} {}", response.status().as_u16(), response.body().len()));
+        let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-");
+        (self.log)(&format!("{line} {} {} {id}", response.status().as_u16(), response.body().len()));
         Ok(response.map(|body| Full::new(Bytes::from(body))))
     }
+}
+
+/// A target as it can stand in a log: what a client sends shall not move a terminal's cursor.
+fn printable(target: &Uri) -> String {
+    let text = target.to_string();
+    let shown = text.chars().take(LOGGED).map(|c| if c.is_ascii_graphic() { c } else { '?' });
+    shown.chain((text.len() > LOGGED).then_some('…')).collect()
 }
 
 /// Tells a client that speaks HTTP without TLS what is wrong.

@@ -32,6 +32,7 @@ Examples:
   kluis run --warm -- uname                from a prepared snapshot, without booting
   kluis enclave new hello                  a project of an enclave and its host program
   kluis attest verify quote.bin            is this quote to be believed?
+  kluis serve collateral                   for verifiers of your platform's quotes
   kluis sizes                              the sizes there are
   kluis platform show                      the processor package they are on
   kluis doctor                             can this host do it?";
@@ -94,6 +95,9 @@ pub(crate) enum Command {
     /// Quotes of enclaves: what they say, and whether to believe them
     #[command(subcommand, after_help = crate::attest::args::HELP)]
     Attest(crate::attest::args::AttestCommand),
+    /// Services for those who verify quotes of your platform
+    #[command(subcommand, after_help = crate::serve::args::HELP)]
+    Serve(crate::serve::args::ServeCommand),
     /// The processor package that machines are on: its secrets, their backup
     #[command(subcommand, after_help = PLATFORM_EXAMPLES, after_long_help = platform_help())]
     Platform(PlatformCommand),

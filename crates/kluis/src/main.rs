@@ -10,7 +10,7 @@
 //! * [`transfer`]: progress of what takes time
 //! * [`docs`]: completions and manual pages
 //! * [`enclave`]: `kluis enclave`
-//! * [`attest`]: `kluis attest`
+//! * [`attest`]: `kluis attest`; [`serve`]: `kluis serve`
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
 //!   [`capacity`]: whether it can honour a machine
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ mod passphrase;
 mod platform;
 mod ps;
 mod run;
+mod serve;
 mod sgx;
 mod sizes;
 mod snapshot;
@@ -65,6 +66,8 @@ fn main() -> ExitCode {
             .and_then(|dir| enclave::main(command, &dir, cli.json)),
         Command::Attest(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| attest::main(command, &dir, cli.json)),
+        Command::Serve(command) => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|dir| serve::main(command, &dir, cli.json)),
         Command::Platform(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|dir| crate::platform::main(command, &dir, cli.json)),
         Command::Sgx(command) => crate::sgx::main(command, cli.json),

@@ -97,9 +97,9 @@ impl Manufacturer {
     }
 
     /// The key of the authority for TLS of the platform's collateral service, always the same.
-    /// It signs nothing that verifiers of quotes believe.
-    pub fn tls_key(&self) -> &PrivateKey {
-        &self.keys.tls
+    /// It signs nothing that verifiers of quotes believe. Of the maker nothing else is left.
+    pub fn into_tls_key(self) -> PrivateKey {
+        self.keys.tls
     }
 
     /// For how long certificates are valid that depend on nothing but the platform.
