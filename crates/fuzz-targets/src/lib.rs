@@ -14,6 +14,7 @@
 //! * [`store`]: an enclave's store, crashes, and who keeps its files
 //! * [`attestation`]: quotes, certificates and collateral, judged by another verifier
 //! * [`aesm`](mod@aesm): requests to the service that makes quotes, judged by another parser
+//! * [`requests`]: what clients ask the collateral service
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
 //! * [`input`], [`mutate`]: reading and making inputs
@@ -28,6 +29,7 @@ pub mod files;
 pub mod input;
 pub mod mutate;
 pub mod network;
+pub mod requests;
 pub mod share;
 pub mod store;
 
@@ -172,6 +174,11 @@ pub const TARGETS: &[Target] = &[
         seeds: aesm::seeds,
         cases: 20_000,
         max_len: 512,
+        name: "collateral_requests",
+        run: requests::collateral_requests,
+        seeds: requests::targets,
+        cases: 20_000,
+        max_len: 1000,
     },
 ];
 

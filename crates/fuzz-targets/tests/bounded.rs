@@ -97,6 +97,7 @@ bounded! {
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
     device_virtio_vsock device_virtio_net network share_requests dcap_quote dcap_pki dcap_documents
     dcap_bundle aesm_messages
+    dcap_bundle collateral_requests
 }
 
 /// A fuzzer that never gets past the first check finds nothing.
@@ -140,6 +141,8 @@ fn seeds_reach_the_far_end() {
         // done, or of another service
         let code = fuzz_targets::aesm::answered(request);
         assert_eq!(code, if i < 5 { 30 } else { 0 }, "request {i}");
+    for (i, target) in fuzz_targets::requests::targets().iter().enumerate() {
+        assert!(fuzz_targets::requests::ask(target).is_some(), "target {i}");
     }
     for (i, requests) in fuzz_targets::share::seeds().iter().enumerate() {
         let answered = fuzz_targets::share::run(requests);
