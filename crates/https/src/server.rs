@@ -223,6 +223,10 @@ impl Service {
             failed("speaks no TLS");
             return refuse_plain(stream).await;
         }
+        let (stream, rest) = match twice(stream) {
+            Ok(both) => both,
+            Err(error) => return failed(&error.to_string()),
+        };
         let tls = match timeout(limits.handshake, self.acceptor.accept(stream)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return failed(&format!("TLS: {error}")),
@@ -246,6 +250,7 @@ impl Service {
         if let Err(error) = done {
             failed(&format!("HTTP: {error}"));
         }
+        linger(rest).await;
     }
 
     async fn answer(
@@ -283,10 +288,22 @@ async fn refuse_plain(mut stream: TcpStream) {
     let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len());
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.shutdown().await;
-    // what is not read would cut off the answer
-    let mut rest = [0; 1024];
+    linger(stream).await;
+}
+
+/// Two holds on one connection, which is closed with the second.
+fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let again = stream.try_clone()?;
+    Ok((TcpStream::from_std(stream)?, TcpStream::from_std(again)?))
+}
+
+/// Reads some of what a client still sends after the answer: closed with anything unread, the
+/// connection would be reset, and the answer lost on its way.
+async fn linger(mut stream: TcpStream) {
+    let mut some = [0; 16 << 10];
     for _ in 0..64 {
-        match timeout(PAUSE, stream.read(&mut rest)).await {
+        match timeout(PAUSE, stream.read(&mut some)).await {
             Ok(Ok(1..)) => {}
             _ => return,
         }

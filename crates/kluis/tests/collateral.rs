@@ -239,12 +239,12 @@ fn another_verifiers_client_fetches_all_it_needs() {
     let newer = user.quote();
     let collateral = fetch(&newer);
     assert_eq!(user.verify(&newer, &collateral).unwrap().status, "UpToDate");
-    assert_eq!(user.verify(&quote, &collateral).unwrap().status, "OutOfDate");
+    assert_eq!(user.verify(&quote, &fetch(&quote)).unwrap().status, "OutOfDate");
     user.works(&["platform", "revoke"]);
     let collateral = fetch(&newer);
     let refused = user.verify(&newer, &collateral).unwrap_err();
     assert!(refused.to_lowercase().contains("revoked"), "{refused}");
-    assert_eq!(user.verify(&quote, &collateral).unwrap().status, "OutOfDate");
+    assert_eq!(user.verify(&quote, &fetch(&quote)).unwrap().status, "OutOfDate");
 }
 
 #[test]
