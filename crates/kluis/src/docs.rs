@@ -71,6 +71,7 @@ mod tests {
             "kluis-image-build",
             "kluis-doctor",
             "kluis-platform-update",
+            "kluis-serve-collateral",
             "kluis-sizes",
         ] {
             assert!(names.contains(&name), "{name} is not in {names:?}");

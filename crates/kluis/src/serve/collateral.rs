@@ -15,7 +15,7 @@ use manufacturer::{Manufacturer, ManufacturerError};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,7 +63,8 @@ pub(super) fn main(args: &CollateralArgs, platform: &Path, json: bool) -> Result
     let verbose = args.verbose;
     let log = Box::new(move |line: &str| {
         if verbose {
-            eprintln!("{} {line}", crate::platform::utc(unix_time()));
+            // that nobody reads it any more ends no service
+            let _ = writeln!(io::stderr(), "{} {line}", crate::platform::utc(unix_time()));
         }
     });
     let tell = || ready.tell(json).map_err(io::Error::other);
