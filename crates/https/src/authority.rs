@@ -58,12 +58,15 @@ pub fn is_private(address: IpAddr) -> bool {
     })
 }
 
+/// Signs the SHA-256 of a message: ECDSA, in DER.
+pub type Sign = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
 /// A private key of P-256, wherever it is.
 pub struct Key {
     /// The public key in the uncompressed form of *SEC 1 §2.3.3*.
     pub public: [u8; 65],
-    /// Signs the SHA-256 of a message: ECDSA, in DER.
-    pub sign: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    /// Its signatures.
+    pub sign: Box<Sign>,
 }
 
 impl PublicKeyData for Key {

@@ -14,12 +14,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::env;
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,9 +35,28 @@ struct User {
 
 impl User {
     fn new() -> Self {
-        let user = Self { scratch: Scratch::new(), said: RefCell::default() };
-        user.works(&["platform", "init"]);
+        let user = Self::without_platform();
+        user.make_platform();
         user
+    }
+
+    fn without_platform() -> Self {
+        Self { scratch: Scratch::new(), said: RefCell::default() }
+    }
+
+    /// A platform; for all users the same, in a folder of each's own: its key takes seconds to
+    /// make.
+    fn make_platform(&self) {
+        static ROOTS: OnceLock<Vec<u8>> = OnceLock::new();
+        let roots = ROOTS.get_or_init(|| {
+            let first = Self::without_platform();
+            first.works(&["platform", "init"]);
+            fs::read(first.scratch.path("p/roots")).unwrap()
+        });
+        let folder = self.scratch.path("p");
+        DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        let roots_file = self.scratch.file("p/roots", roots);
+        fs::set_permissions(roots_file, Permissions::from_mode(0o600)).unwrap();
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -395,9 +415,9 @@ fn run(tool: &str, args: &[&str]) -> String {
 
 #[test]
 fn what_cannot_be_served_is_refused_in_one_line() {
-    let user = User { scratch: Scratch::new(), said: RefCell::default() };
+    let user = User::without_platform();
     user.refused(&["--listen", "127.0.0.1:0"], &["no platform", "kluis platform init"]);
-    user.works(&["platform", "init"]);
+    user.make_platform();
     user.refused(&["--listen", "localhost"], &["--listen localhost"]);
     user.refused(&["--listen", "0.0.0.0:0"], &["0.0.0.0:0 is open to other hosts", "--other-hosts"]);
     user.refused(&["--listen", "0.0.0.0:0", "--other-hosts"], &["no certificate can be made", "name one"]);
