@@ -1,7 +1,7 @@
 //! What a verifier asks of a genuine quote, as a value.
 
 use serde::{Deserialize, Serialize};
-use sgx_abi::AttributeFlags;
+use sgx_abi::{AttributeFlags, ReportBody};
 use std::collections::BTreeSet;
 
 use crate::collateral::TcbStatus;
@@ -103,10 +103,6 @@ impl Policy {
 
     fn check_enclave(&self, verdict: &Verdict) -> Result<(), Refusal> {
         let report = &verdict.report;
-        let differs = |rule, name: &str, is: &[u8], wanted: &[u8]| {
-            let says = format!("is {}; the policy wants {}", hex::encode(is), hex::encode(wanted));
-            refuse(rule, format!("enclave: {name}"), says)
-        };
         if report.attributes.flags.contains(AttributeFlags::DEBUG) && !self.accept_debug {
             return refuse(
                 Rule::Debug,
@@ -136,17 +132,30 @@ impl Policy {
             let says = format!("is {}; the policy wants at least {least}", report.isvsvn);
             return refuse(Rule::SecurityVersion, "enclave: ISVSVN", says);
         }
-        if let Some(ReportData(wanted)) = &self.report_data {
-            let mut padded = [0; 64];
-            let Some(start) = padded.get_mut(..wanted.len()) else {
-                let says = format!("wants {} bytes of 64", wanted.len());
-                return refuse(Rule::ReportData, "policy: report_data", says);
-            };
-            start.copy_from_slice(wanted);
-            if report.reportdata != padded {
-                return differs(Rule::ReportData, "REPORTDATA", &report.reportdata, &padded);
-            }
+        match &self.report_data {
+            Some(wanted) => wanted.check(report),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ReportData {
+    /// Refuses a report whose REPORTDATA are not these bytes, and then zeros.
+    pub fn check(&self, report: &ReportBody) -> Result<(), Refusal> {
+        let mut wanted = [0; 64];
+        let Some(start) = wanted.get_mut(..self.0.len()) else {
+            let says = format!("wants {} bytes of 64", self.0.len());
+            return refuse(Rule::ReportData, "policy: report_data", says);
+        };
+        start.copy_from_slice(&self.0);
+        if report.reportdata != wanted {
+            return differs(Rule::ReportData, "REPORTDATA", &report.reportdata, &wanted);
         }
         Ok(())
     }
+}
+
+fn differs(rule: Rule, name: &str, is: &[u8], wanted: &[u8]) -> Result<(), Refusal> {
+    let says = format!("is {}; wanted is {}", hex::encode(is), hex::encode(wanted));
+    refuse(rule, format!("enclave: {name}"), says)
 }
