@@ -150,9 +150,9 @@ impl Connection {
             _ => Err(TlsError::TooLong),
         });
         if done.is_err() {
+            self.flush();
             self.state = State::Over;
             self.incoming = Vec::new();
-            self.flush();
         }
         done
     }
@@ -198,45 +198,51 @@ impl Connection {
 
     /// Goes on until more must come from the network.
     fn advance(&mut self) -> Result<(), TlsError> {
-        loop {
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
-            let mut more = true;
-            match state? {
-                ConnectionState::EncodeTlsData(mut encode) => {
-                    append(&mut self.outgoing, |to| encode.encode(to))?;
-                }
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                ConnectionState::ReadTraffic(mut traffic) => {
-                    while let Some(record) = traffic.next_record() {
-                        self.received.extend_from_slice(record?.payload);
-                    }
-                }
-                ConnectionState::PeerClosed => self.state = State::Ended,
-                ConnectionState::WriteTraffic(_) => {
-                    if self.state == State::Handshake {
-                        self.state = State::Traffic;
-                    }
-                    more = false;
-                }
-                ConnectionState::BlockedHandshake | ConnectionState::Closed => more = false,
-                // early data, which is not offered
-                _ => return Err(Error::General("an unknown state of TLS".into()).into()),
-            }
-            self.incoming.drain(..discard);
-            if !more {
-                return Ok(());
-            }
-        }
+        while self.step()? {}
+        Ok(())
     }
 
-    /// Takes out the alert of an error.
-    fn flush(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(mut encode)) = self.tls.process_tls_records(&mut []).state
-        {
-            if append(&mut self.outgoing, |to| encode.encode(to)).is_err() {
-                return;
+    /// Handles one state of the protocol; whether there may be another.
+    fn step(&mut self) -> Result<bool, TlsError> {
+        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+        let handled = match state {
+            Ok(ConnectionState::EncodeTlsData(mut encode)) => {
+                append(&mut self.outgoing, |to| encode.encode(to)).map(|()| true)
             }
-        }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                transmit.done();
+                Ok(true)
+            }
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+                match traffic.next_record() {
+                    Some(Ok(record)) => self.received.extend_from_slice(record.payload),
+                    Some(Err(error)) => break Err(error.into()),
+                    None => break Ok(true),
+                }
+            },
+            Ok(ConnectionState::PeerClosed) => {
+                self.state = State::Ended;
+                Ok(true)
+            }
+            Ok(ConnectionState::WriteTraffic(_)) => {
+                if self.state == State::Handshake {
+                    self.state = State::Traffic;
+                }
+                Ok(false)
+            }
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => Ok(false),
+            // early data, which is not offered
+            Ok(_) => Err(Error::General("an unknown state of TLS".into()).into()),
+            Err(error) => Err(error.into()),
+        };
+        // also after an error: rustls counts on it
+        self.incoming.drain(..discard);
+        handled
+    }
+
+    /// Takes out the alert of an error: what is to be sent comes before the error is told again.
+    fn flush(&mut self) {
+        while self.step() == Ok(true) {}
     }
 
     fn write(
@@ -250,13 +256,16 @@ impl Connection {
         }
         // answers of the protocol's own come first
         self.receive(&[])?;
-        match self.tls.process_tls_records(&mut self.incoming).state? {
+        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+        let written = match state? {
             ConnectionState::WriteTraffic(mut traffic) => {
                 append(&mut self.outgoing, |to| write(&mut traffic, to))
             }
             // `receive` has left nothing else
             _ => Err(TlsError::Over),
-        }
+        };
+        self.incoming.drain(..discard);
+        written
     }
 }
 
