@@ -14,6 +14,7 @@
 //! * [`store`]: an enclave's store, crashes, and who keeps its files
 //! * [`attestation`]: quotes, certificates and collateral, judged by another verifier
 //! * [`aesm`](mod@aesm): requests to the service that makes quotes, judged by another parser
+//! * [`mod@ratls`]: certificates with evidence of enclaves
 //! * [`requests`]: what clients ask the collateral service
 //! * [`files`]: kernels, multiboot images, Debian packages, overlays of disks, the agent's
 //!   frames
@@ -29,6 +30,7 @@ pub mod files;
 pub mod input;
 pub mod mutate;
 pub mod network;
+pub mod ratls;
 pub mod requests;
 pub mod share;
 pub mod store;
@@ -174,11 +176,20 @@ pub const TARGETS: &[Target] = &[
         seeds: aesm::seeds,
         cases: 20_000,
         max_len: 512,
+    },
+    Target {
         name: "collateral_requests",
         run: requests::collateral_requests,
         seeds: requests::targets,
         cases: 20_000,
         max_len: 1000,
+    },
+    Target {
+        name: "ratls_certificate",
+        run: ratls::ratls_certificate,
+        seeds: ratls::certificates,
+        cases: 10_000,
+        max_len: 2000,
     },
 ];
 

@@ -96,8 +96,7 @@ bounded! {
     device_pic device_ioapic device_pm device_i8042 device_apic
     device_pci device_qemu device_virtio_blk device_virtio_rng device_virtio_console device_virtio_fs
     device_virtio_vsock device_virtio_net network share_requests dcap_quote dcap_pki dcap_documents
-    dcap_bundle aesm_messages
-    dcap_bundle collateral_requests
+    dcap_bundle aesm_messages collateral_requests ratls_certificate
 }
 
 /// A fuzzer that never gets past the first check finds nothing.
