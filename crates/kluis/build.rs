@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// The crates that enclaves and their hosts are built with.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 14] = [
+    "dcap",
     "enclave",
     "enclave-abi",
     "enclave-base",
@@ -17,7 +18,9 @@ const CRATES: [&str; 11] = [
     "enclave-loader",
     "enclave-macros",
     "enclave-store",
+    "enclave-tls",
     "enclave-transport",
+    "ratls",
     "sgx-abi",
 ];
 
@@ -34,14 +37,18 @@ fn main() -> io::Result<()> {
     for name in CRATES {
         let folder = root.join("crates").join(name);
         println!("cargo::rerun-if-changed={}", folder.display());
-        for part in ["Cargo.toml", "src"] {
-            collect(&folder.join(part), &format!("crates/{name}/{part}"), &mut files)?;
+        // examples are named in the manifests
+        for part in ["Cargo.toml", "src", "examples"] {
+            if folder.join(part).exists() {
+                collect(&folder.join(part), &format!("crates/{name}/{part}"), &mut files)?;
+            }
         }
     }
     let mut list = String::from("&[\n");
     for (name, path) in files {
         let path = path.canonicalize()?;
-        writeln!(list, "    ({name:?}, include_str!({:?})),", path.display().to_string()).expect("a string");
+        writeln!(list, "    ({name:?}, include_bytes!({:?})),", path.display().to_string())
+            .expect("a string");
     }
     list += "]\n";
     fs::write(out.join("sdk.rs"), list)

@@ -26,8 +26,8 @@ pub(super) fn main(name: &str, json: bool) -> Result<u8, Error> {
     check(name)?;
     let folder = Path::new(name);
     fs::create_dir(folder).map_err(|e| build::cannot("make the folder", folder, &e))?;
-    let files = TEMPLATE.iter().map(|(path, text)| (folder.join(path), fill_in(text, name)));
-    let sdk = sdk::FILES.iter().map(|(path, text)| (folder.join("sdk").join(path), (*text).to_owned()));
+    let files = TEMPLATE.iter().map(|(path, text)| (folder.join(path), fill_in(text, name).into_bytes()));
+    let sdk = sdk::FILES.iter().map(|(path, text)| (folder.join("sdk").join(path), text.to_vec()));
     for (path, text) in files.chain(sdk) {
         let parent = path.parent().unwrap_or(folder);
         fs::create_dir_all(parent).map_err(|e| build::cannot("make", parent, &e))?;
@@ -78,10 +78,16 @@ mod tests {
     #[test]
     fn the_sdk_is_whole() {
         let has = |path: &str| sdk::FILES.iter().any(|(name, _)| *name == path);
-        for path in ["Cargo.toml", "LICENSE", "crates/enclave/src/lib.rs", "crates/sgx-abi/Cargo.toml"] {
+        for path in [
+            "Cargo.toml",
+            "LICENSE",
+            "crates/enclave/src/lib.rs",
+            "crates/sgx-abi/Cargo.toml",
+            "crates/dcap/src/pki/intel-sgx-root-ca.der",
+        ] {
             assert!(has(path), "{path}");
         }
-        let (_, manifest) = sdk::FILES[0];
+        let manifest = str::from_utf8(sdk::FILES[0].1).unwrap();
         assert!(manifest.contains("[workspace.dependencies]") && manifest.contains("[workspace.lints.rust]"));
         // crates of Kluis that are not part of it are not named
         assert!(!manifest.contains("crates/cpu") && manifest.contains("crates/sgx-abi"), "{manifest}");
