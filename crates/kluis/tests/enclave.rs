@@ -4,18 +4,26 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::gdb::Machine;
-use common::{Scratch, guest, kluis, output, output_within, text, turn};
+use common::session::Session;
+use common::{Scratch, guest, kluis, output, output_within, platform, text, turn};
+use dcap::policy::Digest;
 use enclave_abi::build::{FLAGS, TARGET};
 use enclave_abi::encrypted::{Payload, Piece, SEALED_SIZE};
 use enclave_image::elf::Program;
 use enclave_image::{CodeKey, Config, Enclave, SigningKey, encrypt, layout, sigstruct};
+use manufacturer::Manufacturer;
+use manufacturer::testing::quote_of;
+use ratls::{Policy, Refusal, Time, Verifier, client_config, refusal_of};
+use rustls::{ClientConnection, StreamOwned};
+use sgx_abi::Report;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Limit of each run, for a machine whose host is busy.
@@ -554,5 +562,63 @@ fn what_is_wrong_with_an_enclave_is_told_in_a_line() {
     if !Path::new("/dev/sgx_enclave").exists() {
         let out = output(Command::new(program).args([&stream, &signature, "load"]), &[]);
         has(&out.stdout, &["there is no /dev/sgx_enclave"]);
+    }
+}
+
+/// A TLS client on the host, of an enclave in the machine. The quoting enclave's part is done
+/// by the maker of the platform, for a report that the enclave has made.
+#[test]
+fn tls_ends_in_the_enclave() {
+    let _turn = turn();
+    let s = Scratch::new();
+    let package = Package::new().enclave("production", serde_json::json!({ "debug": false }), 0);
+    std::fs::create_dir(s.path("files")).unwrap();
+    for (name, content) in &package.0 {
+        std::fs::write(s.path("files").join(name), content).unwrap();
+    }
+    let share = format!("{}:/files", s.at("files"));
+    // the share's files are not programs
+    let script = "cp /files/* /tmp; cd /tmp; chmod +x enclave-check; \
+        exec ./enclave-check production.sgxs production.sig tls 7000";
+    let mut session = Session::start(
+        kluis()
+            .env("XDG_RUNTIME_DIR", s.at(""))
+            .args(["run", "--timeout", TIMEOUT, "--memory", "256M", "--publish", "0:7000"])
+            .args(["--share", &share, "--", "sh", "-c", script]),
+    );
+    let address = session.published(7000);
+    let report: Vec<u8> = dcap::hex::decode(&session.hear_after("report "), "report").unwrap();
+    let report = Report::read_from_bytes(&report).unwrap();
+    let maker = Manufacturer::open(platform()).unwrap().unwrap();
+    let now = Time::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let quote = quote_of(&maker, &report.body, now).unwrap().to_bytes().unwrap();
+    session.say(&(dcap::hex::encode(&quote) + "\n"));
+    session.hear("serving");
+
+    let mrenclave = sigstruct::read(&package.0[2].1).unwrap().enclavehash;
+    let talk = |mrenclave: [u8; 32]| {
+        let policy = Policy {
+            mrenclave: Some(Digest(mrenclave)),
+            accept_software_platform: true,
+            ..Policy::default()
+        };
+        let collateral = maker.issued(now).unwrap().collateral;
+        let config = client_config(Verifier::new(maker.root().unwrap(), collateral, policy));
+        let client = ClientConnection::new(config.into(), "enclave".try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(client, TcpStream::connect(&address).unwrap());
+        stream.write_all(b"hello, enclave")?;
+        let mut answer = [0; 14];
+        stream.read_exact(&mut answer)?;
+        stream.conn.send_close_notify();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest)?;
+        assert!(rest.is_empty());
+        std::io::Result::Ok(answer)
+    };
+    let other = talk([0x33; 32]).unwrap_err();
+    let refusal = other.get_ref().and_then(|error| refusal_of(error.downcast_ref()?));
+    assert_eq!(refusal.map(Refusal::rule), Some("mrenclave"), "{other}");
+    for _ in 0..2 {
+        assert_eq!(&talk(mrenclave).unwrap(), b"HELLO, ENCLAVE");
     }
 }

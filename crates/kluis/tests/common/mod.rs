@@ -23,7 +23,7 @@ pub(crate) fn kluis() -> Command {
 
 /// A platform of the tests' own, made before anybody uses it, so that no
 /// machine tells that it made one.
-fn platform() -> &'static Path {
+pub(crate) fn platform() -> &'static Path {
     static PLATFORM: OnceLock<PathBuf> = OnceLock::new();
     PLATFORM.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("platform");

@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod algorithms;
 mod registers;
+mod tls;
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -31,10 +32,16 @@ struct Checked {
     here: Mutex<u32>,
     arrived: Condvar,
     secret: OnceLock<[Mutex<[u8; 32]>; 2]>,
+    tls: tls::Tls,
 }
 
-static CHECKED: Checked =
-    Checked { number: Mutex::new(0), here: Mutex::new(0), arrived: Condvar::new(), secret: OnceLock::new() };
+static CHECKED: Checked = Checked {
+    number: Mutex::new(0),
+    here: Mutex::new(0),
+    arrived: Condvar::new(),
+    secret: OnceLock::new(),
+    tls: tls::Tls::new(),
+};
 
 enclave::serve!(Check, CHECKED);
 
@@ -287,6 +294,18 @@ impl Check for Checked {
 
     fn marker(&self) -> String {
         "this text is found in enclaves that are not encrypted".into()
+    }
+
+    fn tls_report(&self) -> Result<Vec<u8>, String> {
+        self.tls.report()
+    }
+
+    fn tls_serve(&self, quote: &[u8]) -> Result<Vec<u8>, String> {
+        self.tls.serve(quote)
+    }
+
+    fn tls_receive(&self, first: bool, bytes: &[u8]) -> Result<(Vec<u8>, bool), String> {
+        self.tls.receive(first, bytes)
     }
 
     fn intact(&self) -> bool {

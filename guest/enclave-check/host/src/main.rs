@@ -15,6 +15,7 @@
 //! enclave-check SGXS SIG unseal FILE unseals what another run has sealed
 //! enclave-check SGXS SIG encrypted KEY [lie]   an encrypted one, with its key file
 //! enclave-check SGXS SIG unlock KEY [SEALED]   loads it with a key file, or a sealed key
+//! enclave-check SGXS SIG tls PORT    serves TLS that ends inside; the quote comes from its input
 //! enclave-check SGXS SIG attack N S  a malicious host, N rounds, random numbers from seed S
 //! enclave-check SGXS SIG bench N     round trips per second; `bench N --json` as JSON
 //! ```
@@ -29,6 +30,7 @@ mod full;
 mod good;
 mod raw;
 mod seal;
+mod tls;
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -126,6 +128,7 @@ fn main() -> ExitCode {
         ["unlock", key, sealed] => encrypted::unlock(&files, key, Some(sealed)),
         ["seal", file] => seal::seal(&files, file),
         ["unseal", file] => seal::unseal(&files, file),
+        ["tls", port] if port.parse::<u16>().is_ok() => tls::serve(&files, port.parse().unwrap_or_default()),
         ["attack", rounds, seed] if rounds.parse::<u32>().is_ok() && seed.parse::<u64>().is_ok() => {
             attack::attack(&files, rounds.parse().unwrap_or_default(), seed.parse().unwrap_or_default())
         }
@@ -148,7 +151,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|encrypted KEY [lie]|unlock KEY [SEALED]|attack N S|bench N [--json]"
+        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|encrypted KEY [lie]|unlock KEY [SEALED]|tls PORT|attack N S|bench N [--json]"
     );
     ExitCode::from(2)
 }

@@ -156,6 +156,13 @@ pub trait Check {
     fn write_code(&self) -> bool;
     /// A text of its program.
     fn marker(&self) -> String;
+    /// Makes a key for TLS; a report for it, which whoever makes quotes is to quote.
+    fn tls_report(&self) -> Result<Vec<u8>, String>;
+    /// Takes the quote of that report; the certificate.
+    fn tls_serve(&self, quote: &[u8]) -> Result<Vec<u8>, String>;
+    /// Takes bytes of a client, a new one if `first`; bytes for the client, and whether there
+    /// is more to come. What the client says is said back in capitals.
+    fn tls_receive(&self, first: bool, bytes: &[u8]) -> Result<(Vec<u8>, bool), String>;
 }
 
 /// What the enclave asks of its host.
