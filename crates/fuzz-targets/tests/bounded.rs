@@ -140,6 +140,7 @@ fn seeds_reach_the_far_end() {
         // done, or of another service
         let code = fuzz_targets::aesm::answered(request);
         assert_eq!(code, if i < 5 { 30 } else { 0 }, "request {i}");
+    }
     for (i, target) in fuzz_targets::requests::targets().iter().enumerate() {
         assert!(fuzz_targets::requests::ask(target).is_some(), "target {i}");
     }
