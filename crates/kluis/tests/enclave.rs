@@ -589,7 +589,7 @@ fn tls_ends_in_the_enclave() {
     let address = session.published(7000);
     let report: Vec<u8> = dcap::hex::decode(&session.hear_after("report "), "report").unwrap();
     let report = Report::read_from_bytes(&report).unwrap();
-    let maker = Manufacturer::open(platform()).unwrap().unwrap();
+    let maker = Manufacturer::equip(platform()).unwrap();
     let now = Time::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
     let quote = quote_of(&maker, &report.body, now).unwrap().to_bytes().unwrap();
     session.say(&(dcap::hex::encode(&quote) + "\n"));

@@ -127,7 +127,8 @@ fn garbage_is_an_error_and_no_panic() {
         }
         let _ = enclave.server.accept().unwrap().receive(&hello[..at]);
     }
-    assert!(errors > hello.len(), "{errors} of {}", 3 * hello.len());
+    // some have a meaning, some are random
+    assert!((1..3 * hello.len()).contains(&errors), "{errors} of {}", 3 * hello.len());
 
     // random bytes, in records of each type
     for _ in 0..2000 {
