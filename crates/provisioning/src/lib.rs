@@ -40,6 +40,12 @@ pub fn pce_attributes() -> Attributes {
     Attributes { flags, xfrm: 0 }
 }
 
+/// The attributes of the quoting enclave, of which the QE identity speaks: Intel's has
+/// PROVISIONKEY too, and verifiers expect it.
+pub fn qe_attributes() -> Attributes {
+    pce_attributes()
+}
+
 /// The request for the provisioning key of a processor's and an enclave's security version.
 pub fn key_request(cpusvn: [u8; 16], isvsvn: u16) -> Keyrequest {
     // which state of the processor it may use says nothing about whether it is genuine

@@ -1,17 +1,14 @@
 //! What follows the signed part: the signature, and why its key is to be believed.
 
 use sgx_abi::ReportBody;
-use zerocopy::IntoBytes;
 
 use crate::error::{Refusal, Rule, refuse};
-use crate::key::{PublicKey, sha256};
+use crate::key::PublicKey;
 use crate::quote::body::report;
 use crate::quote::certification::CertificationData;
 use crate::reader::Reader;
 
-/// Length in bytes of the quoting enclave's authentication data, as Intel's writes them and
-/// verifiers want them.
-pub const AUTH_DATA_SIZE: usize = 32;
+pub use quote_abi::AUTH_DATA_SIZE;
 
 /// `sgx_ecdsa_sig_data_t` and what follows it; the same in all versions, but that versions 4
 /// and 5 wrap the part from the quoting enclave's report on as certification data of type 6.
@@ -34,9 +31,7 @@ pub struct Authentication {
 /// REPORTDATA by which a quoting enclave's report binds its attestation key: the SHA-256 of
 /// key and authentication data, and 32 zeros.
 pub fn qe_report_data(attestation_key: &PublicKey, auth_data: &[u8]) -> [u8; 64] {
-    let mut data = [0; 64];
-    data[..32].copy_from_slice(&sha256(&[&attestation_key.0, auth_data]));
-    data
+    quote_abi::qe_report_data(&attestation_key.0, auth_data)
 }
 
 impl Authentication {
@@ -70,7 +65,15 @@ impl Authentication {
     }
 
     pub(super) fn write(&self, version: u16, to: &mut Vec<u8>) -> Result<(), Refusal> {
-        let Ok(auth_size) = u16::try_from(self.qe_auth_data.len()) else {
+        let data = self.certification.data();
+        let inner = quote_abi::Certification {
+            qe_report: &self.qe_report,
+            qe_report_signature: &self.qe_report_signature,
+            qe_auth_data: &self.qe_auth_data,
+            kind: self.certification.kind(),
+            data: &data,
+        };
+        let Some(inner) = inner.to_bytes() else {
             return refuse(
                 Rule::AuthDataLength,
                 "quote: QE authentication data",
@@ -79,12 +82,6 @@ impl Authentication {
         };
         to.extend(self.signature);
         to.extend(self.attestation_key.0);
-        let mut inner = Vec::new();
-        inner.extend(self.qe_report.as_bytes());
-        inner.extend(self.qe_report_signature);
-        inner.extend(auth_size.to_le_bytes());
-        inner.extend(&self.qe_auth_data);
-        self.certification.write(&mut inner);
         if version > 3 {
             to.extend(6u16.to_le_bytes());
             to.extend((inner.len() as u32).to_le_bytes());

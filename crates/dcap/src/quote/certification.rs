@@ -1,5 +1,7 @@
 //! Certification data: who vouches for the quoting enclave's report.
 
+use std::borrow::Cow;
+
 use crate::error::{Refusal, Rule, refuse};
 use crate::reader::Reader;
 
@@ -91,17 +93,16 @@ impl CertificationData {
         Ok(read)
     }
 
-    pub(super) fn write(&self, to: &mut Vec<u8>) {
-        let with_tcb =
-            |ppid: &[u8], tcb: &RawTcb| [ppid, &tcb.cpusvn, &tcb.pcesvn.to_le_bytes(), &tcb.pceid].concat();
-        let data = match self {
+    /// The data, without type and size.
+    pub(super) fn data(&self) -> Cow<'_, [u8]> {
+        let with_tcb = |ppid: &[u8], tcb: &RawTcb| {
+            [ppid, &tcb.cpusvn, &tcb.pcesvn.to_le_bytes(), &tcb.pceid].concat().into()
+        };
+        match self {
             Self::Ppid(ppid, tcb) => with_tcb(ppid, tcb),
             Self::EncryptedPpid2048(ppid, tcb) => with_tcb(&ppid[..], tcb),
             Self::EncryptedPpid3072(ppid, tcb) => with_tcb(&ppid[..], tcb),
-            Self::PckLeaf(data) | Self::PckChain(data) | Self::PlatformManifest(data) => data.clone(),
-        };
-        to.extend(self.kind().to_le_bytes());
-        to.extend((data.len() as u32).to_le_bytes());
-        to.extend(data);
+            Self::PckLeaf(data) | Self::PckChain(data) | Self::PlatformManifest(data) => data.into(),
+        }
     }
 }

@@ -1,16 +1,11 @@
 //! The header that all versions begin with.
 
+use zerocopy::IntoBytes;
+
 use crate::error::{Refusal, Rule, refuse};
 use crate::reader::Reader;
 
-/// The vendor id of Intel's quoting enclaves, by which verifiers know the format.
-pub const QE_VENDOR_INTEL: [u8; 16] = *b"\x93\x9a\x72\x33\xf7\x9c\x4c\xa9\x94\x0a\x0d\xb3\x95\x7f\x06\x07";
-
-/// The attestation key type ECDSA-256 with P-256.
-pub const ATTESTATION_KEY_ECDSA_P256: u16 = 2;
-
-/// Size in bytes.
-pub const HEADER_SIZE: usize = 48;
+pub use quote_abi::{ATTESTATION_KEY_ECDSA_P256, HEADER_SIZE, QE_VENDOR_INTEL};
 
 /// For whom a quote speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,14 +68,17 @@ impl Header {
 
     /// The 48 bytes.
     pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
+        let header = quote_abi::Header {
+            version: self.version,
+            attestation_key_type: self.attestation_key_type,
+            tee_type: if self.tee_type == TeeType::Tdx { 0x81 } else { 0 },
+            qe_svn: self.qe_svn,
+            pce_svn: self.pce_svn,
+            qe_vendor: self.qe_vendor,
+            user_data: self.user_data,
+        };
         let mut bytes = [0; HEADER_SIZE];
-        bytes[..2].copy_from_slice(&self.version.to_le_bytes());
-        bytes[2..4].copy_from_slice(&self.attestation_key_type.to_le_bytes());
-        bytes[4] = if self.tee_type == TeeType::Tdx { 0x81 } else { 0 };
-        bytes[8..10].copy_from_slice(&self.qe_svn.to_le_bytes());
-        bytes[10..12].copy_from_slice(&self.pce_svn.to_le_bytes());
-        bytes[12..28].copy_from_slice(&self.qe_vendor);
-        bytes[28..].copy_from_slice(&self.user_data);
+        bytes.copy_from_slice(header.as_bytes());
         bytes
     }
 
