@@ -41,6 +41,17 @@ pub const FLAGS: &[&str] = &[
     "-Clink-arg=-Wl,-e,enclave_entry,-z,noexecstack,-z,separate-code,--build-id=none,--gc-sections",
 ];
 
+/// What cargo's profile `release` is for an enclave, whatever its manifest says: arguments of
+/// `--config`.
+pub const PROFILE: &[&str] = &[
+    "profile.release.panic='abort'",
+    "profile.release.codegen-units=1",
+    "profile.release.incremental=false",
+    "profile.release.lto='fat'",
+    // for the debugger; not part of what is measured
+    "profile.release.debug='full'",
+];
+
 /// `--cfg` that is added for an enclave's program where it is built for its tests: functions
 /// with `#[enclave_test]` exist only then. What it is linked with is built without.
 pub const TEST_CFG: &str = "enclave_test";

@@ -9,7 +9,7 @@ use super::project::{self, Host, Project};
 use super::{encrypted, keys};
 use crate::exit::{self, Error};
 use crate::units;
-use enclave_abi::build::{FLAGS, TARGET, TEST_CFG};
+use enclave_abi::build::{FLAGS, PROFILE, TARGET, TEST_CFG};
 use enclave_image::elf::Program;
 use enclave_image::inspect::hex;
 use enclave_image::{CodeKey, Config, SigningKey, encrypt, layout, sgxs, sigstruct};
@@ -20,16 +20,6 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// What cargo's profile `release` is for an enclave, whatever its manifest says.
-const PROFILE: [&str; 5] = [
-    "profile.release.panic='abort'",
-    "profile.release.codegen-units=1",
-    "profile.release.incremental=false",
-    "profile.release.lto='fat'",
-    // for the debugger; not part of what is measured
-    "profile.release.debug='full'",
-];
 
 /// An enclave that was built.
 #[derive(Debug, Serialize)]
