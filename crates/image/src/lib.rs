@@ -37,6 +37,17 @@ pub use manifest::{FileRecord, Manifest, PackageRecord};
 /// The guest's init and agent, as built from `guest/init`.
 static INIT: &[u8] = include_bytes!(env!("KLUIS_INIT"));
 
+/// An initramfs to be put behind an image's, with files that a machine is handed at its
+/// start: their paths, modes and contents. `None` if one is of 4 GiB or more.
+#[must_use]
+pub fn handed(files: &[(String, u32, Vec<u8>)]) -> Option<Vec<u8>> {
+    let mut tree = cpio::Tree::default();
+    for (path, mode, data) in files {
+        tree.file(path, *mode, data.clone());
+    }
+    tree.pack()
+}
+
 /// Makes an initramfs of a package that holds kernel, modules and busybox, as
 /// [`build`] does of two: for the fuzz targets, which have no files. Returns the
 /// length of the initramfs.

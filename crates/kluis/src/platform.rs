@@ -18,7 +18,9 @@ impl From<ManufacturerError> for Error {
         match e {
             ManufacturerError::Platform(e) => e.into(),
             ManufacturerError::Date => Self::bad(e),
-            ManufacturerError::Key(_) | ManufacturerError::Issue(_) => Self::failed(e),
+            ManufacturerError::Key(_) | ManufacturerError::Sign(_) | ManufacturerError::Issue(_) => {
+                Self::failed(e)
+            }
         }
     }
 }

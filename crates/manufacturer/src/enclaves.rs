@@ -1,13 +1,15 @@
 //! The architectural enclaves as their maker knows them: what the provisioning-certification
 //! enclave's processor gives it, and the PCK key that follows.
 
-use crate::Manufacturer;
+use crate::{Manufacturer, ManufacturerError};
+use dcap::Time;
 use dcap::key::PrivateKey;
+use enclave_image::{SigningKey, Statement, sigstruct};
 use platform::{CpuSvn, Fused};
 use provisioning::{PCE_PRODUCT, PCE_SVN, pce_attributes};
 use sgx::keys::{CpusvnBeyondCurrent, Key, Roots, requested_key};
 use sgx::sigstruct::PADDING;
-use sgx_abi::{KeyName, Keyrequest, Secs};
+use sgx_abi::{KeyName, Keyrequest, Secs, Sigstruct};
 use zeroize::Zeroizing;
 
 /// The secrets of a platform as its processor has them in its fuses.
@@ -48,6 +50,18 @@ impl Manufacturer {
     /// The platform's provisioning identifier.
     pub(crate) fn ppid(&self) -> [u8; 16] {
         provisioning::ppid(&self.provisioning_key(&provisioning::ppid_request()))
+    }
+
+    /// Signs an architectural enclave of the platform. The date is that of the platform, so that
+    /// it is the same signature whenever it is asked for.
+    ///
+    /// # Errors
+    /// The platform's key or date cannot be used.
+    pub fn sign(&self, enclave: Statement) -> Result<Sigstruct, ManufacturerError> {
+        let made = Time::from_unix(self.roots.created).ok_or(ManufacturerError::Date)?.to_string();
+        let date = sigstruct::date(made.split('T').next().unwrap_or_default())?;
+        let key = SigningKey::from_pem(&self.roots.books.signing_key)?;
+        Ok(Statement { date, ..enclave }.sign(&key)?)
     }
 
     fn provisioning_key(&self, request: &Keyrequest) -> Key {

@@ -26,6 +26,7 @@ use dcap::pki::Certificate;
 use dcap::time::Validity;
 use dcap::{Refusal, Root, Time};
 use enclave_image::key::{KeyError, SigningKey};
+use enclave_image::sigstruct::SigstructError;
 use keys::Keys;
 use platform::{CpuSvn, Platform, PlatformError, Roots};
 use std::path::Path;
@@ -36,6 +37,9 @@ pub enum ManufacturerError {
     /// The platform.
     #[error(transparent)]
     Platform(#[from] PlatformError),
+    /// An architectural enclave cannot be signed.
+    #[error("the platform's architectural enclaves cannot be signed: {0}")]
+    Sign(#[from] SigstructError),
     /// The key of the architectural enclaves.
     #[error("the platform's key for its architectural enclaves {0}")]
     Key(#[from] KeyError),
@@ -76,6 +80,18 @@ impl Manufacturer {
     pub fn equip(dir: &Path) -> Result<Self, ManufacturerError> {
         Platform::equip(dir, || Ok::<_, ManufacturerError>(SigningKey::generate()?.to_pem()?))?;
         Self::open(dir)?.ok_or_else(|| PlatformError::Missing(dir.to_owned()).into())
+    }
+
+    /// The maker of a platform that is in use, or new and not written yet; `make` is called
+    /// before its signing key is made, if it has none yet.
+    ///
+    /// # Errors
+    /// As of [`Manufacturer::equip`].
+    pub fn of_platform(platform: &mut Platform, make: impl FnOnce()) -> Result<Self, ManufacturerError> {
+        Self::of(platform.equipped(|| {
+            make();
+            Ok::<_, ManufacturerError>(SigningKey::generate()?.to_pem()?)
+        })?)
     }
 
     fn of(roots: Roots) -> Result<Self, ManufacturerError> {

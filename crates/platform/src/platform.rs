@@ -4,6 +4,7 @@ use crate::backup::{self, Passphrase};
 use crate::books;
 use crate::error::PlatformError;
 use crate::folder::{Change, Folder};
+use crate::format;
 use crate::roots::{CpuSvn, Fused, Roots, SVN_MAX};
 use serde::Serialize;
 use std::fs::File;
@@ -274,6 +275,29 @@ impl Platform {
             change.write(&roots)?;
         }
         Ok(())
+    }
+
+    /// Everything there is of this platform, for its maker, with the key that signs its
+    /// architectural enclaves, which `make` makes (in PEM) if there is none yet. Of a new
+    /// platform the key is written with all else, by [`Platform::save`].
+    ///
+    /// # Errors
+    /// As of [`Platform::equip`].
+    pub fn equipped<E: From<PlatformError>>(
+        &mut self,
+        make: impl FnOnce() -> Result<Zeroizing<String>, E>,
+    ) -> Result<Roots, E> {
+        if !self.is_new() {
+            let dir = self.dir();
+            Self::equip(dir, make)?;
+            return Ok(Self::roots(dir)?.ok_or_else(|| PlatformError::Missing(dir.to_owned()))?);
+        }
+        if self.roots.books.signing_key.is_empty() {
+            let key = make()?;
+            books::check_key(&key)?;
+            self.roots.books.signing_key.push_str(&key);
+        }
+        Ok(format::decode(&format::encode(&self.roots)).expect("they were just encoded"))
     }
 
     /// Everything there is of the platform in `dir`, for its maker; `None` if there is none.

@@ -1,7 +1,8 @@
 //! `kluis run`: a machine, and one command or terminal in it.
 //!
 //! * [`plan`]: what is to be built, or why it cannot be; [`multiboot`]: modules in `--initrd`
-//! * [`origin`]: the snapshot, the image or the files that it starts from
+//! * [`origin`]: the snapshot, the image or the files that it starts from; [`provision`]: what
+//!   it makes quotes with
 //! * [`attend`]: from its first instruction to its end
 //! * [`session`]: the conversation with the guest's agent
 //! * [`incoming`], [`streams`]: bytes between ports and descriptors; [`escape`]: Ctrl-]
@@ -30,6 +31,7 @@ mod network;
 mod origin;
 mod plan;
 mod progress;
+mod provision;
 pub(crate) mod save;
 mod session;
 pub(crate) mod signals;
@@ -83,7 +85,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     // what is only prepared has no debugger
     let wish = args.gdb.filter(|_| order.is_none());
     let enclave = wish.map(|_| enclave::Order::inherited()).transpose()?.flatten();
-    let from = Origin::of(args, &host_terminal, order.is_some(), dir, &platform_id)?;
+    let from = Origin::of(args, &host_terminal, order.is_some(), &mut platform)?;
     let plan = match &from {
         Some(from) => Plan::of_snapshot(args, from.snapshot.about(), from.owner.session, &host_terminal)?,
         None => Plan::new(args, &host_terminal)?,
@@ -95,7 +97,7 @@ pub(crate) fn main(args: &RunArgs, dir: &Path, json: bool) -> Result<u8, Error> 
     }
     let files = match &from {
         Some(_) => Files { disks: plan.disks.clone(), ..Files::default() },
-        None => Files::of(&plan, dir, args.quiet)?,
+        None => Files::of(&plan, &mut platform, args.quiet)?,
     };
     let (start_from, from) = match from {
         Some(from) => (Some(Box::new(from.snapshot)), Some((from.path, from.owner.session))),

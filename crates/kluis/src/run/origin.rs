@@ -1,12 +1,14 @@
 //! What a machine starts from: a snapshot, an image, or files of the user's own.
 
 use super::plan::{HostTerminal, Plan};
+use super::provision;
 use crate::cli::{ImageName, RunArgs};
 use crate::exit::Error;
 use crate::snapshot::owner::Owner;
 use crate::snapshot::prepare;
 use machine::Snapshot;
-use std::path::{Path, PathBuf};
+use platform::Platform;
+use std::path::PathBuf;
 
 /// Where a machine that is not booted comes from.
 pub(super) struct Origin {
@@ -22,17 +24,16 @@ impl Origin {
         args: &RunArgs,
         terminal: &HostTerminal,
         prepares: bool,
-        dir: &Path,
-        platform: &str,
+        platform: &mut Platform,
     ) -> Result<Option<Origin>, Error> {
         let path = match &args.snapshot {
             _ if prepares => return Ok(None),
             Some(path) => path.clone(),
-            None if args.warm => prepare::warm(args, terminal, dir, platform)?,
+            None if args.warm => prepare::warm(args, terminal, platform)?,
             None => return Ok(None),
         };
         let (snapshot, owner) = crate::snapshot::open(&path)?;
-        if owner.platform != platform && !args.other_platform {
+        if owner.platform != platform.info().id && !args.other_platform {
             let why = "was taken on another platform: what is sealed there cannot be unsealed here; give that \
                        one with --platform, or add --other-platform";
             return Err(crate::snapshot::of_file(&path, &why));
@@ -55,14 +56,14 @@ impl Files {
     ///
     /// # Errors
     /// It cannot be made.
-    pub(crate) fn of(plan: &Plan, platform: &Path, quiet: bool) -> Result<Self, Error> {
+    pub(crate) fn of(plan: &Plan, platform: &mut Platform, quiet: bool) -> Result<Self, Error> {
         let disks = plan.disks.clone();
         if let Some(kernel) = &plan.kernel {
             let (kernel, initrd) = (kernel.clone(), plan.initrd.clone());
             return Ok(Self { kernel, initrd, initrd_more: Vec::new(), disks });
         }
         if plan.image == ImageName::Debian {
-            let image = crate::debian::for_machine(plan.overlay.as_deref(), platform, quiet)?;
+            let image = crate::debian::for_machine(plan.overlay.as_deref(), platform.dir(), quiet)?;
             let root = crate::debian::root(&image, plan.overlay.as_deref());
             return Ok(Self {
                 kernel: image.kernel,
@@ -72,7 +73,10 @@ impl Files {
             });
         }
         let image = image::ensure(&image::Options { cache_dir: None, quiet })?;
-        let initrd = Some(plan.initrd.clone().unwrap_or(image.initrd));
-        Ok(Self { kernel: image.kernel, initrd, initrd_more: Vec::new(), disks })
+        let (initrd, initrd_more) = match plan.initrd.clone() {
+            Some(own) => (own, Vec::new()),
+            None => (image.initrd, provision::handed(platform, quiet)?),
+        };
+        Ok(Self { kernel: image.kernel, initrd: Some(initrd), initrd_more, disks })
     }
 }

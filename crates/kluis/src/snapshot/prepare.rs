@@ -8,6 +8,7 @@ use crate::run::{HostTerminal, Plan};
 use crate::snapshot::target::Target;
 use crate::snapshot::{open, owner::Owner};
 use machine::Snapshot;
+use platform::Platform;
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -85,8 +86,7 @@ fn boot(target: Target, key: &str) -> Result<Target, Error> {
 pub(crate) fn warm(
     args: &RunArgs,
     terminal: &HostTerminal,
-    dir: &Path,
-    platform: &str,
+    platform: &mut Platform,
 ) -> Result<PathBuf, Error> {
     let plan = Plan::new(args, terminal)?;
     if args.overlay.is_some() {
@@ -98,7 +98,7 @@ pub(crate) fn warm(
     let folder = image::default_folder()?.join("snapshots");
     let fail = |e: std::io::Error| Error::failed(format!("cannot use {}: {e}", folder.display()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(fail)?;
-    let key = key(args, &plan, dir, platform)?;
+    let key = key(args, &plan, platform)?;
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     let path = folder.join(format!("{:016x}.snapshot", hasher.finish()));
@@ -129,7 +129,7 @@ fn prune(folder: &Path) {
 /// Everything that a prepared machine depends on: this program, the guest's files,
 /// what it is told at its start, the platform, and all options but those of the
 /// command alone.
-fn key(args: &RunArgs, plan: &Plan, dir: &Path, platform: &str) -> Result<String, Error> {
+fn key(args: &RunArgs, plan: &Plan, platform: &mut Platform) -> Result<String, Error> {
     let about = |path: &Path| {
         fs::metadata(path)
             .map(|m| {
@@ -145,9 +145,9 @@ fn key(args: &RunArgs, plan: &Plan, dir: &Path, platform: &str) -> Result<String
             })
             .map_err(|e| Error::failed(format!("cannot look at {}: {e}", path.display())))
     };
-    let files = crate::run::Files::of(plan, dir, args.quiet)?;
+    let files = crate::run::Files::of(plan, platform, args.quiet)?;
     let initrd = files.initrd.as_deref().map(about).transpose()?;
-    // who may log in, and proxies with their passwords
+    // who may log in, proxies with their passwords; what quotes are made with
     let told = Sha256::digest(&files.initrd_more);
     let options = RunArgs {
         command: Vec::new(),
@@ -159,6 +159,7 @@ fn key(args: &RunArgs, plan: &Plan, dir: &Path, platform: &str) -> Result<String
         trace: None,
         ..args.clone()
     };
+    let platform = platform.info().id;
     let program = about(Path::new("/proc/self/exe"))?;
     Ok(format!("{program}\n{}\n{initrd:?} {told:x}\n{platform}\n{options:?}", about(&files.kernel)?))
 }

@@ -1,6 +1,7 @@
 //! What the tests of the built command share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod checked;
 pub(crate) mod example;
 pub(crate) mod gdb;
 pub(crate) mod guest;

@@ -19,10 +19,11 @@ use check_interface::{Check, NoQuotient, OutsideClient, Policy, Raise, State};
 use enclave::exception::{Disposition, Exception};
 use enclave::host::{Host, Switchless};
 use enclave::random::Rng;
-use enclave::sgx_abi::{KeyName, KeyPolicy, Keyrequest, Status};
+use enclave::sgx_abi::{KeyName, KeyPolicy, Keyrequest, Status, Targetinfo};
 use enclave::sync::{Condvar, Mutex, OnceLock};
 use enclave::{exception, key, random, report, sealing};
 use rand_core::RngCore;
+use zerocopy::{FromBytes, IntoBytes};
 
 const OUTSIDE: OutsideClient<Host> = OutsideClient(Host);
 
@@ -306,6 +307,11 @@ impl Check for Checked {
 
     fn tls_receive(&self, first: bool, bytes: &[u8]) -> Result<(Vec<u8>, bool), String> {
         self.tls.receive(first, bytes)
+    }
+
+    fn report(&self, target: &[u8], data: &[u8]) -> Option<Vec<u8>> {
+        let target = Targetinfo::read_from_bytes(target).ok()?;
+        Some(report::report(&target, data.try_into().ok()?).as_bytes().to_vec())
     }
 
     fn intact(&self) -> bool {

@@ -11,6 +11,7 @@
 //! enclave-check SGXS SIG load        nothing more than that
 //! enclave-check SGXS SIG load HEX    the same, of this signer alone
 //! enclave-check SGXS SIG nobody      the same, as a user without rights
+//! enclave-check SGXS SIG report T FILE  a report for the TARGETINFO in the file T
 //! enclave-check SGXS SIG seal FILE   seals by both policies
 //! enclave-check SGXS SIG unseal FILE unseals what another run has sealed
 //! enclave-check SGXS SIG encrypted KEY [lie]   an encrypted one, with its key file
@@ -91,6 +92,14 @@ fn load_of(files: &Files, signer: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Has a report made for the enclave of that TARGETINFO; its data are what `DATA` says.
+fn report(files: &Files, target: &str, file: &str) -> Result<(), String> {
+    const DATA: [u8; 64] = *b"what an enclave has to say to whoever is far away: 64 characters";
+    let target = std::fs::read(target).map_err(|e| e.to_string())?;
+    let report = CheckClient(&*load(files)?).report(&target, &DATA).map_err(|e| e.to_string())?;
+    std::fs::write(file, report.ok_or("no TARGETINFO")?).map_err(|e| e.to_string())
+}
+
 /// Becomes a user who may not use the device.
 fn as_nobody() -> Result<(), String> {
     // SAFETY: neither has preconditions; this is the only thread.
@@ -126,6 +135,7 @@ fn main() -> ExitCode {
         ["encrypted", key, "lie"] => encrypted::check(&files, stream, key, true),
         ["unlock", key] => encrypted::unlock(&files, key, None),
         ["unlock", key, sealed] => encrypted::unlock(&files, key, Some(sealed)),
+        ["report", target, file] => report(&files, target, file),
         ["seal", file] => seal::seal(&files, file),
         ["unseal", file] => seal::unseal(&files, file),
         ["tls", port] if port.parse::<u16>().is_ok() => tls::serve(&files, port.parse().unwrap_or_default()),
@@ -151,7 +161,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|seal FILE|unseal FILE|encrypted KEY [lie]|unlock KEY [SEALED]|tls PORT|attack N S|bench N [--json]"
+        "usage: enclave-check SGXS SIG check|sgx2|fill N|full|production|lost|inside|load [HEX]|nobody|report TARGET FILE|seal FILE|unseal FILE|encrypted KEY [lie]|unlock KEY [SEALED]|tls PORT|attack N S|bench N [--json]"
     );
     ExitCode::from(2)
 }

@@ -163,6 +163,8 @@ pub trait Check {
     /// Takes bytes of a client, a new one if `first`; bytes for the client, and whether there
     /// is more to come. What the client says is said back in capitals.
     fn tls_receive(&self, first: bool, bytes: &[u8]) -> Result<(Vec<u8>, bool), String>;
+    /// A REPORT with this data for the enclave that a TARGETINFO is of, if it is one.
+    fn report(&self, target: &[u8], data: &[u8]) -> Option<Vec<u8>>;
 }
 
 /// What the enclave asks of its host.
