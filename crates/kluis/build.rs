@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::{fs, io};
 
 /// The crates that enclaves and their hosts are built with.
-const CRATES: [&str; 14] = [
+const CRATES: [&str; 15] = [
     "dcap",
     "enclave",
     "enclave-abi",
@@ -19,6 +19,7 @@ const CRATES: [&str; 14] = [
     "enclave-store",
     "enclave-tls",
     "enclave-transport",
+    "quote-abi",
     "ratls",
     "sgx-abi",
 ];

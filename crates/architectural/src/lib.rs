@@ -16,8 +16,12 @@ use sgx_abi::{AttributeFlags, Attributes, MiscSelect};
 /// The program `kluis-quote` of the guest, static.
 pub static KLUIS_QUOTE: &[u8] = include_bytes!(env!("KLUIS_QUOTE"));
 
-static PCE: &[u8] = include_bytes!(env!("KLUIS_PCE"));
-static QE: &[u8] = include_bytes!(env!("KLUIS_QE"));
+/// Aligned, as the reader of ELF files wants its bytes.
+#[repr(C, align(16))]
+struct Aligned<T: ?Sized>(T);
+
+static PCE: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("KLUIS_PCE")));
+static QE: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("KLUIS_QE")));
 
 /// An architectural enclave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +47,8 @@ impl Enclave {
     /// Its pages, without a signature.
     pub fn pages(self) -> sgxs::Enclave {
         let program = match self {
-            Self::Pce => PCE,
-            Self::Qe => QE,
+            Self::Pce => &PCE.0,
+            Self::Qe => &QE.0,
         };
         let program = Program::read(program).expect("built with the flags of enclaves");
         layout::lay_out(&program, &self.settings()).expect("these settings make an enclave")
@@ -105,7 +109,7 @@ mod tests {
 
     #[test]
     fn paths_of_this_machine_are_not_in_them() {
-        for program in [PCE, QE, KLUIS_QUOTE] {
+        for program in [&PCE.0, &QE.0, KLUIS_QUOTE] {
             let here = env!("CARGO_MANIFEST_DIR").as_bytes();
             let target = env!("KLUIS_PCE").split("/out/").next().unwrap_or_default().as_bytes();
             for path in [here, target] {
