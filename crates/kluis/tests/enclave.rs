@@ -16,7 +16,7 @@ use common::session::Session;
 use common::{Scratch, guest, kluis, output, output_within, platform, text, turn};
 use dcap::policy::Digest;
 use enclave_abi::encrypted::{Payload, Piece, SEALED_SIZE};
-use enclave_image::{Config, Enclave, SigningKey};
+use enclave_image::{Config, Enclave, SigningKey, encrypt, sigstruct};
 use manufacturer::Manufacturer;
 use manufacturer::testing::quote_of;
 use ratls::{Policy, Refusal, Time, Verifier, client_config, refusal_of};
