@@ -1,5 +1,5 @@
 //! Builds `guest/architectural`: both enclaves, as `kluis enclave build` builds enclaves, and
-//! the static program that asks them.
+//! the static programs that ask them.
 //!
 //! They are built in a copy, in which everything that is measured lies in one workspace: cargo
 //! hashes the paths of what lies outside of it into the names of functions, so that another
@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use std::{fs, io};
 
 /// The crates that they are built with.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
+    "aesm",
     "enclave",
     "enclave-abi",
     "enclave-base",
@@ -27,7 +28,7 @@ const CRATES: [&str; 10] = [
 ];
 
 /// The packages in `guest/architectural`.
-const PACKAGES: [&str; 4] = ["host", "interface", "pce", "qe"];
+const PACKAGES: [&str; 5] = ["aesmd", "host", "interface", "pce", "qe"];
 
 /// Beyond what enclaves are built with: nobody looks for a name or a line in these.
 const WITHOUT_SYMBOLS: [&str; 2] = ["profile.release.debug='none'", "profile.release.strip='symbols'"];
@@ -56,9 +57,11 @@ fn build() -> Result<(), String> {
         embed(&format!("KLUIS_{}", name.to_uppercase()), &build.run()?.join(name));
     }
     let flags = &flags(STATIC, &tree);
-    let arguments = &["--package", "quoting"];
+    let arguments = &["--package", "quoting", "--package", "aesmd"];
     let build = Build { folder: &tree, target_dir: &target_dir, flags, arguments };
-    embed("KLUIS_QUOTE", &build.run()?.join("kluis-quote"));
+    let built = build.run()?;
+    embed("KLUIS_QUOTE", &built.join("kluis-quote"));
+    embed("KLUIS_AESMD", &built.join("aesmd"));
     Ok(())
 }
 

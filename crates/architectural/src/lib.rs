@@ -20,6 +20,9 @@ pub static KLUIS_QUOTE: &[u8] = include_bytes!(env!("KLUIS_QUOTE"));
 #[repr(C, align(16))]
 struct Aligned<T: ?Sized>(T);
 
+/// The program `aesmd` of the guest, static: the service through which others get quotes.
+pub static AESMD: &[u8] = include_bytes!(env!("KLUIS_AESMD"));
+
 static PCE: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("KLUIS_PCE")));
 static QE: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("KLUIS_QE")));
 
@@ -109,7 +112,7 @@ mod tests {
 
     #[test]
     fn paths_of_this_machine_are_not_in_them() {
-        for program in [&PCE.0, &QE.0, KLUIS_QUOTE] {
+        for program in [&PCE.0, &QE.0, KLUIS_QUOTE, AESMD] {
             let here = env!("CARGO_MANIFEST_DIR").as_bytes();
             let target = env!("KLUIS_PCE").split("/out/").next().unwrap_or_default().as_bytes();
             for path in [here, target] {

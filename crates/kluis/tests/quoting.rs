@@ -12,6 +12,7 @@ use sgx_abi::{AttributeFlags, ReportBody};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::Output;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a machine leaves behind, by name.
@@ -27,6 +28,17 @@ kluis-quote --key /keys/key report > out/quote
 kluis-quote --key /keys/key - < report.open > out/quote.open
 kluis-quote --pck-key > out/pck
 cp /usr/share/kluis/attestation/*.json /usr/share/kluis/attestation/*.pem out
+";
+
+/// The same by an unmodified client of AESM, which finds the service by itself: with the key
+/// that the service names, and by the name that Intel's has.
+const AESM: &str = "
+./aesm-check own target > target.aesm
+cmp target target.aesm
+./aesm-check own quote report > out/quote.aesm
+./aesm-check intel quote report > out/quote.intel
+./aesm-check own epid 2> out/epid.why || echo $? > out/epid
+./aesm-check own quote forged 2> out/aesm.why || echo $? > out/aesm
 ";
 
 /// What must not be.
@@ -46,6 +58,12 @@ refused short target
 printf 'no key' > /keys/damaged
 kluis-quote --key /keys/damaged report > out/quote.anew
 ";
+
+/// The guest program with the client of AESM.
+fn aesm_check() -> &'static [u8] {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::fs::read(guest::program("aesm-check")).unwrap())
+}
 
 /// A user with a platform of their own, and a folder in which keys are kept.
 struct User(Scratch);
@@ -80,6 +98,7 @@ impl User {
         );
         let archive = guest::archive(&[
             ("enclave-check", checked::host()),
+            ("aesm-check", aesm_check()),
             ("closed.sgxs", &closed.0),
             ("closed.sig", &closed.1),
             ("open.sgxs", &open.0),
@@ -143,7 +162,7 @@ fn leaf(quote: &Quote) -> Certificate {
 fn a_machine_makes_quotes_that_everybody_verifies() {
     let _turn = turn();
     let user = User::new();
-    let files = user.machine(&format!("{QUOTE}{REFUSALS}"));
+    let files = user.machine(&format!("{QUOTE}{REFUSALS}{AESM}"));
     let quote = Quote::parse(&files["quote"]).unwrap();
 
     // the enclave that asked, and its words
@@ -185,6 +204,14 @@ fn a_machine_makes_quotes_that_everybody_verifies() {
     assert_ne!(anew.authentication.attestation_key, quote.authentication.attestation_key);
     judge(&files["quote.anew"], &files).unwrap();
 
+    // the service's quotes are of the same report, with a key of its own
+    for name in ["quote.aesm", "quote.intel"] {
+        let by_service = Quote::parse(&files[name]).unwrap();
+        assert_eq!(report(&by_service), report(&quote), "{name}");
+        assert_eq!(judge(&files[name], &files).unwrap().status, "UpToDate");
+        assert_eq!(user.verify(&files[name]).0, Some(0));
+    }
+
     // nobody else's reports
     for (name, code, why) in [
         ("forged", "1", "the quoting enclave refuses: the report was not made for this enclave"),
@@ -197,6 +224,8 @@ fn a_machine_makes_quotes_that_everybody_verifies() {
         ),
         ("uncertified", "1", "certification enclave refuses: the report was not made for this enclave"),
         ("short", "2", "is no report"),
+        ("epid", "1", "aesm-check: "),
+        ("aesm", "1", "aesm-check: "),
     ] {
         let said = text(&files[&format!("{name}.why")]);
         assert!(said.contains(why) && said.lines().count() == 1, "{name}: {said}");

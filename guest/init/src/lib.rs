@@ -20,4 +20,5 @@ pub mod power;
 pub mod pump;
 pub mod resume;
 pub mod root;
+pub mod services;
 pub mod setup;

@@ -1,7 +1,7 @@
 //! Process 1 of Kluis's default guest, and the agent of guests with an init of
 //! their own. See the library for what it does.
 
-use kluis_init::{agent::Agent, cmdline, console, log, network, ports, power, root, setup};
+use kluis_init::{agent::Agent, cmdline, console, log, network, ports, power, root, services, setup};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -51,6 +51,7 @@ fn init() -> ! {
         power::off();
     }
     network::start();
+    services::start();
     match ports::open() {
         Ok(Some(ports)) => {
             log::notice("ready");

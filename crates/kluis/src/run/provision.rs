@@ -3,7 +3,7 @@
 //! certificate's chain and the collateral.
 
 use crate::exit::Error;
-use architectural::{Enclave, KLUIS_QUOTE};
+use architectural::{AESMD, Enclave, KLUIS_QUOTE};
 use dcap::pki::to_pem;
 use enclave_image::sigstruct;
 use manufacturer::Manufacturer;
@@ -28,6 +28,7 @@ pub(super) fn handed(platform: &mut Platform, quiet: bool) -> Result<Vec<u8>, Er
     let file = |name: &str, data: Vec<u8>| (format!("{FOLDER}/{name}"), 0o644, data);
     let mut files = vec![
         ("bin/kluis-quote".to_owned(), 0o755, KLUIS_QUOTE.to_vec()),
+        ("bin/aesmd".to_owned(), 0o755, AESMD.to_vec()),
         file("root.pem", to_pem([issued.root.der()]).into()),
         file("pck-chain.pem", issued.chain.into()),
         file("collateral.json", issued.collateral.to_json().into()),

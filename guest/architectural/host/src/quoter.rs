@@ -9,7 +9,7 @@ use architectural_interface::{Quoted, QuotingClient, ReceiptFor, Refusal};
 use enclave_host::interface::CallError;
 use enclave_host::{Enclave, Error};
 use quote_abi::AUTH_DATA;
-use sgx_abi::{Report, Targetinfo};
+use sgx_abi::{Report, ReportBody, Targetinfo};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::provisioned::{answer, exact};
@@ -25,6 +25,8 @@ pub struct Quoter {
     /// The attestation key, sealed.
     sealed: Vec<u8>,
     key: [u8; 64],
+    /// What the quoting enclave says of itself in quotes.
+    qe_report: ReportBody,
     /// What follows the attestation key in quotes.
     certification: Vec<u8>,
 }
@@ -81,7 +83,8 @@ impl Quoter {
             Targetinfo::read_from_bytes(&target_info).map_err(|_| QuotingError::Answer(NAME))?;
         let platform_id = answer(NAME, client.platform_id())?;
         let key = exact(NAME, bound.key)?;
-        Ok(Self { enclave, target_info, platform_id, sealed, key, certification })
+        let qe_report = report.body;
+        Ok(Self { enclave, target_info, platform_id, sealed, key, qe_report, certification })
     }
 
     /// What an enclave's report needs, for a quote to be made of it.
@@ -97,6 +100,11 @@ impl Quoter {
     /// The attestation key: x and y.
     pub fn attestation_key(&self) -> &[u8; 64] {
         &self.key
+    }
+
+    /// The quoting enclave's report in quotes, which binds the attestation key.
+    pub fn qe_report(&self) -> &ReportBody {
+        &self.qe_report
     }
 
     /// Bytes of every quote.
