@@ -7,7 +7,7 @@
 //! # fn main() -> Result<(), aesm::ListenError> {
 //! let quoter: Box<dyn aesm::Quoting> = quoter();
 //! let listener = aesm::listen(aesm::SOCKET.as_ref())?;
-//! match aesm::serve(&listener, &*quoter, &|what| eprintln!("{what}")) {}
+//! aesm::serve(&listener, &*quoter, &|what| eprintln!("{what}"));
 //! # }
 //! ```
 //!

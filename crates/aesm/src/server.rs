@@ -69,12 +69,12 @@ pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
 /// Serves [`CLIENTS`] clients at a time, each with one request and its response, until the
 /// process ends. `log` hears what is wrong with the service; what clients do wrong is not
 /// logged.
-pub fn serve(listener: &UnixListener, quoting: &dyn Quoting, log: &(dyn Fn(&str) + Sync)) -> Infallible {
+pub fn serve(listener: &UnixListener, quoting: &dyn Quoting, log: &(dyn Fn(&str) + Sync)) -> ! {
     thread::scope(|scope| {
         for _ in 1..CLIENTS {
             scope.spawn(|| clients(listener, quoting, log));
         }
-        clients(listener, quoting, log)
+        match clients(listener, quoting, log) {}
     })
 }
 

@@ -6,11 +6,9 @@
 
 mod service;
 
-use std::convert::Infallible;
 use std::io::Write;
 use std::process::ExitCode;
 
-use aesm::ListenError;
 use service::Service;
 
 fn main() -> ExitCode {
@@ -18,14 +16,13 @@ fn main() -> ExitCode {
         log("takes no arguments: it serves /var/run/aesmd/aesm.socket until it is ended");
         return ExitCode::from(2);
     }
-    let Err(why) = serve();
-    log(&why.to_string());
-    ExitCode::FAILURE
-}
-
-fn serve() -> Result<Infallible, ListenError> {
-    let listener = aesm::listen(aesm::SOCKET.as_ref())?;
-    Ok(aesm::serve(&listener, &Service::default(), &log))
+    match aesm::listen(aesm::SOCKET.as_ref()) {
+        Ok(listener) => aesm::serve(&listener, &Service::default(), &log),
+        Err(why) => {
+            log(&why.to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says what is wrong with the service: one write, with the severity in front, is one record
