@@ -197,7 +197,7 @@ fn a_malicious_host() {
 /// With numbers that no run before had; the seed is printed, and taken from
 /// KLUIS_ATTACK_SEED.
 #[test]
-#[ignore = "ten minutes: cargo test --profile tested -p kluis --test enclave -- --ignored at_length"]
+#[ignore = "a minute: cargo test --profile tested -p kluis --test enclave -- --ignored at_length"]
 fn a_malicious_host_at_length() {
     let _turn = turn();
     let seed = std::env::var("KLUIS_ATTACK_SEED").ok().map(|seed| seed.parse().unwrap());
