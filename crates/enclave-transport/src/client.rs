@@ -67,9 +67,9 @@ impl Client {
     }
 
     fn ask(&self, stream: &mut Stream, request: &[u8]) -> Result<Vec<u8>, Error> {
-        stream.write(request, self.limits.patience)?;
+        stream.write_frame(request, self.limits.patience)?;
         let most = self.limits.message.saturating_add(frame::HEAD);
-        let response = stream.read(most, self.limits.patience)?;
+        let response = stream.read_frame(most, self.limits.patience)?;
         response.ok_or_else(|| Error::Stream(ErrorKind::UnexpectedEof.into()))
     }
 }

@@ -34,6 +34,7 @@
 //! * [`Endpoint`]: where a server is
 //! * [`Server`], [`Client`]: requests and responses, by the functions of an interface
 //! * [`frame`]: what they are on the stream
+//! * [`Listener`], [`Stream`]: for those who speak otherwise, TLS that ends in an enclave, say
 //!
 //! Neither side trusts the other: a message is at most as long as the receiver says, has to
 //! arrive in time, and is decoded by its type. What is secret is encrypted by those whom
@@ -51,6 +52,7 @@ use std::time::Duration;
 pub use client::{Client, Error};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use server::Server;
+pub use stream::{Listener, Stream, Timed};
 
 /// What a side grants the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,9 +27,7 @@ impl Server {
     /// # Errors
     /// It cannot, e.g. because somebody else does.
     pub fn bind(endpoint: &Endpoint, limits: Limits) -> io::Result<Self> {
-        let listener = Listener::bind(endpoint)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {endpoint}: {e}")))?;
-        Ok(Self { listener, bound: endpoint.clone(), limits })
+        Ok(Self { listener: Listener::bind(endpoint)?, bound: endpoint.clone(), limits })
     }
 
     /// Where clients find it: for port 0 of TCP, the one that it got.
@@ -37,10 +35,8 @@ impl Server {
     /// # Errors
     /// The system does not tell.
     pub fn endpoint(&self) -> io::Result<Endpoint> {
-        match &self.listener {
-            Listener::Tcp(listener) => Ok(Endpoint::Tcp(listener.local_addr()?.to_string())),
-            _ => Ok(self.bound.clone()),
-        }
+        let tcp = self.listener.tcp_address()?;
+        Ok(tcp.map_or_else(|| self.bound.clone(), |address| Endpoint::Tcp(address.to_string())))
     }
 
     /// Serves clients for ever, each on a thread of its own: `|function, arguments|
@@ -77,9 +73,9 @@ impl Server {
     ) -> io::Result<()> {
         let Limits { message, patience, .. } = self.limits;
         stream.until(Instant::now() + patience).write_all(&frame::GREETING)?;
-        while let Some(request) = stream.read(message.saturating_add(frame::HEAD), patience)? {
+        while let Some(request) = stream.read_frame(message.saturating_add(frame::HEAD), patience)? {
             let Some((function, arguments)) = frame::of_request(&request) else { break };
-            stream.write(&frame::response(dispatch(function, arguments)), patience)?;
+            stream.write_frame(&frame::response(dispatch(function, arguments)), patience)?;
         }
         Ok(())
     }
