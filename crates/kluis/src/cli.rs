@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
+  kluis demo                               the whole story: an enclave that proves what it is
   kluis run                                a terminal in a Linux machine
   kluis run -- uname -srm                  one command in it
   tar c src | kluis run -- tar t           its streams are the command's
@@ -54,7 +55,7 @@ Exit codes:
   0-255   of `run`: the guest command's own
   1-255   `run --debug-exit`: the odd number (V << 1) | 1 for V written to port 0xf4
   0       it worked; without a command, the machine was switched off
-  1       `doctor`: `kluis run` cannot work here
+  1       `doctor`: `kluis run` cannot work here; `demo`: something did not hold
   2       bad input: usage, size, kernel, disk, platform ...
   10-22   `attest`: the quote is refused, and why
   124     `run`: --timeout has passed
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Run a command, or a terminal, in a new Linux machine
     #[command(after_help = RUN_EXAMPLES, after_long_help = run_help())]
     Run(Box<RunArgs>),
+    /// Show what an enclave keeps, from whom, and how somebody far away can tell
+    #[command(after_help = crate::demo::HELP)]
+    Demo,
     /// Images to run: a small userland, or a whole Debian on a disk
     #[command(subcommand, after_help = IMAGE_EXAMPLES)]
     Image(ImageCommand),

@@ -9,6 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 pub(crate) const OK: u8 = 0;
 /// `doctor`: `kluis run` cannot work here.
 pub(crate) const NOT_ABLE: u8 = 1;
+/// `demo`: something did not hold.
+pub(crate) const UNMET: u8 = 1;
 /// Bad input: usage, a file, a size.
 pub(crate) const BAD_INPUT: u8 = 2;
 /// `--timeout` passed.
@@ -28,6 +30,9 @@ pub(crate) enum Error {
     /// Kluis, the host or the machine failed.
     #[error("{0}")]
     Failed(String),
+    /// `demo`: something does not hold that should.
+    #[error("{0}")]
+    Unmet(String),
     /// `attest`: a quote is refused.
     #[error("{message}")]
     Refused {
@@ -59,6 +64,7 @@ impl Error {
         match self {
             Self::Bad(_) => BAD_INPUT,
             Self::Failed(_) => FAILED,
+            Self::Unmet(_) => UNMET,
             Self::Refused { code, .. } => *code,
         }
     }

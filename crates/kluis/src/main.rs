@@ -11,8 +11,9 @@
 //! * [`docs`]: completions and manual pages
 //! * [`enclave`]: `kluis enclave`
 //! * [`attest`]: `kluis attest`; [`serve`]: `kluis serve`
+//! * [`demo`]: `kluis demo`
 //! * [`exit`]: exit codes and errors; [`host`]: facts about the host;
-//!   [`capacity`]: whether it can honour a machine
+//!   [`capacity`]: whether it can honour a machine; [`leave_out`]: checks that tests take out
 #![forbid(unsafe_code)]
 
 mod apt_proxy;
@@ -22,12 +23,14 @@ mod cli;
 mod control;
 mod debian;
 mod debug;
+mod demo;
 mod docs;
 mod doctor;
 mod enclave;
 mod exit;
 mod host;
 mod image;
+mod leave_out;
 mod passphrase;
 mod platform;
 mod ps;
@@ -57,9 +60,12 @@ fn main() -> ExitCode {
         Err(e) => return refuse(&e),
     };
     start_log(&cli);
+    leave_out::plant();
     let done = match &cli.command {
         Command::Run(args) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|platform| run::main(args, &platform, cli.json)),
+        Command::Demo => crate::platform::folder(cli.platform.as_deref())
+            .and_then(|platform| demo::main(&platform, cli.json)),
         Command::Image(command) => crate::platform::folder(cli.platform.as_deref())
             .and_then(|platform| image::main(*command, &platform, cli.json)),
         Command::Enclave(command) => crate::platform::folder(cli.platform.as_deref())

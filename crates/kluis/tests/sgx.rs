@@ -116,15 +116,26 @@ struct Holder {
     lines: BufReader<ChildStdout>,
 }
 
+/// What the machine does meanwhile.
+const HOLD: &str = "$CHECK hold; echo held $?; $CHECK sgx1; echo again $?; echo alive";
+
 impl Holder {
+    #[cfg(not(feature = "unchecked"))]
     fn start(s: &Scratch, args: &[&str]) -> Self {
-        let script = "$CHECK hold; echo held $?; $CHECK sgx1; echo again $?; echo alive";
-        let mut machine = run(s, args, script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of(run(s, args, HOLD))
+    }
+
+    /// With a check left out.
+    #[cfg(feature = "unchecked")]
+    fn without(s: &Scratch, args: &[&str], check: &str) -> Self {
+        let mut command = run(s, args, HOLD);
+        command.env("KLUIS_WITHOUT", check);
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut machine =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut input = machine.stdin.take().unwrap();
         input.write_all(sgx_check()).unwrap();
         let lines = BufReader::new(machine.stdout.take().unwrap());
@@ -159,7 +170,7 @@ impl Holder {
 fn drill_without_the_check_locks_nothing() {
     let _turn = turn();
     let s = Scratch::new();
-    let holder = Holder::start(&s, &["--memory", "512M"]);
+    let holder = Holder::without(&s, &["--memory", "512M"], "integrity");
     let done = output(own(&s).args(["debug", "epc-tamper", "flip"]), b"");
     assert!(done.status.success(), "{}", text(&done.stderr));
     let (said, errors) = holder.finish();

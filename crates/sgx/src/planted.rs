@@ -3,6 +3,7 @@
 //! [`planted!`](crate::planted!) is `false` and nothing is left of it.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use crate::rule::Rule;
 
@@ -92,8 +93,15 @@ pub enum Bug {
     Site(Site),
 }
 
+static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
+
 thread_local! {
-    static BUG: Cell<Option<Bug>> = const { Cell::new(None) };
+    static BUG: Cell<Option<Bug>> = Cell::new(EVERYWHERE.get().copied());
+}
+
+/// Plants a bug for all processors, before the first of them runs; the first one stays.
+pub fn plant_everywhere(bug: Bug) {
+    EVERYWHERE.get_or_init(|| bug);
 }
 
 /// Plants a bug, for the processors that this thread runs, or none.

@@ -12,11 +12,11 @@ mod build;
 mod debug;
 mod encrypted;
 mod inspect;
-mod keys;
+pub(crate) mod keys;
 mod new;
 mod project;
 mod run;
-mod sdk;
+pub(crate) mod sdk;
 mod sign;
 
 use crate::exit::Error;

@@ -2,4 +2,4 @@
 //! programs are built with.
 
 /// Paths, in the SDK's folder, and contents.
-pub(super) const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
+pub(crate) const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));

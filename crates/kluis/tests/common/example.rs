@@ -85,6 +85,6 @@ pub(crate) fn signer(name: &str) -> PathBuf {
 }
 
 /// Where all examples are built: what they have in common once.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples")
 }
