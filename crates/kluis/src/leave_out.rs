@@ -17,8 +17,11 @@ pub(crate) const fn leaves_out(_: &str) -> bool {
 #[cfg(feature = "unchecked")]
 pub(crate) fn plant() {
     use sgx::planted::{Bug, Site, plant_everywhere};
-    let bugs =
-        [("measurement", Bug::Rule("EINIT", "MEASUREMENT")), ("abort-page", Bug::Site(Site::AbortPage))];
+    let bugs = [
+        ("measurement", Bug::Rule("EINIT", "MEASUREMENT")),
+        ("abort-page", Bug::Site(Site::AbortPage)),
+        ("sealed-version", Bug::Rule("EGETKEY", "ISVSVN")),
+    ];
     if let Some((_, bug)) = bugs.into_iter().find(|(check, _)| leaves_out(check)) {
         plant_everywhere(bug);
     }

@@ -116,6 +116,7 @@ fn without_a_check_the_demo_fails() {
         ("measurement", 7),
         ("mrenclave", 7),
         ("debug", 8),
+        ("sealed-version", 9),
         ("security-version", 9),
         ("foreign-root", 10),
         ("report-data", 11),
