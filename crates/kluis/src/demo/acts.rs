@@ -67,6 +67,8 @@ impl Stage {
     /// The enclave is built, the platform is there.
     fn set(story: &mut Story, platform: &Path, interrupted: &Arc<AtomicBool>) -> Result<Self, Error> {
         story.step("An enclave is built, and its code encrypted.")?;
+        // both take long the first time, and then say how far they are
+        image::ensure(&image::Options::default())?;
         let project = project::build(|| {
             eprintln!("kluis: building the enclave and its host program, which takes minutes the first time");
             Ok(())
