@@ -162,3 +162,58 @@ impl std::fmt::Debug for Manufacturer {
         f.debug_struct("Manufacturer").field("mrsigner", &dcap::hex::encode(&self.mrsigner)).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dcap::hex::encode;
+
+    /// Whether a type can be printed: what has `Debug` has a constant of its own, which goes
+    /// before that of the trait.
+    macro_rules! prints {
+        ($type:ty) => {{
+            #[allow(dead_code, reason = "types with Debug use the other")]
+            trait No {
+                const PRINTS: bool = false;
+            }
+            impl<T> No for Of<T> {}
+            struct Of<T>(std::marker::PhantomData<T>);
+            #[allow(dead_code, reason = "types without Debug use the other")]
+            impl<T: std::fmt::Debug> Of<T> {
+                const PRINTS: bool = true;
+            }
+            <Of<$type>>::PRINTS
+        }};
+    }
+
+    #[test]
+    fn keys_cannot_be_printed() {
+        assert_eq!([prints!(Manufacturer), prints!(Issued)], [true; 2], "this is how it would look");
+        assert!(![prints!(Keys), prints!(Roots), prints!(sgx::keys::Roots)].contains(&true));
+    }
+
+    /// What can be printed of a maker is what everybody may know.
+    #[test]
+    fn a_maker_is_printed_without_its_secrets() {
+        let mut roots = Roots::generate(1_767_225_600).unwrap();
+        // one that need not be made
+        roots.books.signing_key.push_str(include_str!("../../kluis/tests/testdata/enclave-keys/one.pem"));
+        let maker = Manufacturer::of(roots).unwrap();
+        let issued = maker.issued(Time::from_unix(1_767_830_400).unwrap()).unwrap();
+        let pck_key = maker.pck_key(maker.roots.fused().cpusvn());
+        let signing = SigningKey::from_pem(&maker.roots.books.signing_key).unwrap();
+        let mut said = format!("{maker:?}{maker:#?}{issued:?}{issued:#?}");
+        said += &format!("{:?}{pck_key:?}{signing:?}{signing:#?}", maker.keys.root);
+        assert!(said.contains(&encode(&maker.mrsigner)) && said.contains("PrivateKey(…)"));
+        let Roots { seal_fuses, provisioning_fuses, owner_epoch, svn_top, .. } = &maker.roots;
+        for secret in [&seal_fuses[..], provisioning_fuses, owner_epoch, svn_top] {
+            for part in secret.windows(8) {
+                let numbers = format!("{part:?}").replace(['[', ']'], "");
+                assert!(!said.contains(&encode(part)) && !said.contains(&numbers));
+            }
+        }
+        for line in maker.roots.books.signing_key.lines().filter(|line| line.len() == 64) {
+            assert!(!said.contains(line));
+        }
+    }
+}

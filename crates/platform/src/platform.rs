@@ -364,3 +364,55 @@ impl std::fmt::Debug for Platform {
         f.debug_struct("Platform").field("dir", &self.dir()).field("info", &self.info()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Books, Passphrase};
+
+    /// Whether a type can be printed: what has `Debug` has a constant of its own, which goes
+    /// before that of the trait.
+    macro_rules! prints {
+        ($type:ty) => {{
+            #[allow(dead_code, reason = "types with Debug use the other")]
+            trait No {
+                const PRINTS: bool = false;
+            }
+            impl<T> No for Of<T> {}
+            struct Of<T>(std::marker::PhantomData<T>);
+            #[allow(dead_code, reason = "types without Debug use the other")]
+            impl<T: std::fmt::Debug> Of<T> {
+                const PRINTS: bool = true;
+            }
+            <Of<$type>>::PRINTS
+        }};
+    }
+
+    #[test]
+    fn secrets_cannot_be_printed() {
+        assert_eq!([prints!(Platform), prints!(Info)], [true; 2], "this is how it would look");
+        assert!(![prints!(Roots), prints!(Fused), prints!(Books), prints!(Passphrase)].contains(&true));
+    }
+
+    /// All bytes that a platform shows are its public ones.
+    #[test]
+    fn a_platform_is_printed_without_its_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("p");
+        let platform = Platform::init(&dir).unwrap();
+        let (printed, pretty) = (format!("{platform:?}"), format!("{platform:#?}"));
+        assert!(printed.contains(&hex(&platform.roots.platform_id)));
+        let Roots { seal_fuses, provisioning_fuses, owner_epoch, svn_top, .. } = &platform.roots;
+        for secret in
+            [&seal_fuses[..], provisioning_fuses, owner_epoch, svn_top, &platform.fused().svn_secret]
+        {
+            for part in secret.windows(8) {
+                let numbers = format!("{part:?}").replace(['[', ']'], "");
+                for text in [&printed, &pretty] {
+                    assert!(!text.contains(&hex(part)));
+                    assert!(!text.replace(",\n", ", ").replace("  ", "").contains(&numbers));
+                }
+            }
+        }
+    }
+}

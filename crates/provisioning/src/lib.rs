@@ -106,6 +106,22 @@ mod tests {
         assert_ne!(pck_key(&[8; 16]), pck_key(&key));
     }
 
+    /// The PCK key is printed as something that is none of its bytes.
+    #[test]
+    fn keys_are_not_printed() {
+        extern crate std;
+        let key = pck_key(&[7; 16]);
+        let scalar = key.to_bytes();
+        let said = std::format!("{key:?}{key:#?}");
+        assert!(said.contains("SecretKey"));
+        for part in scalar.windows(8) {
+            let numbers = std::format!("{part:?}").replace(['[', ']'], "");
+            let hex = numbers.split(", ").map(|n| std::format!("{:02x}", n.parse::<u8>().unwrap()));
+            let hex: std::string::String = hex.collect();
+            assert!(!said.to_lowercase().contains(&hex) && !said.contains(&numbers));
+        }
+    }
+
     const PCK: &[u8; 64] = b"e2c0c40245baab77de676c226cb4e50a9073c7dcff15eccf33246386781e792b";
     const PPID: &[u8; 32] = b"964c95a42558c55557b3562b3c1da35c";
 
