@@ -29,13 +29,13 @@ const SGX: &str = "1.2.840.113741.1.13.1";
 const CRL_NUMBER: &str = "2.5.29.20";
 const UNKNOWN: &str = "1.3.6.1.4.1.99999.1";
 
-struct Case {
-    name: &'static str,
-    rule: Rule,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) rule: Rule,
     /// What the message says first.
     field: &'static str,
     judge: Judge,
-    change: fn(&mut Parts),
+    pub(crate) change: fn(&mut Parts),
 }
 
 const fn case(
@@ -142,7 +142,8 @@ const NO_USAGE: Judge = Accepts("its X.509 library does not look at key usage");
 const NO_NAMES: Judge = Accepts("it does not look at common names; Intel's library does");
 const NO_ROOT: Judge = Accepts("to it a root is a name and a key");
 
-const CASES: &[Case] = &[
+/// All of them; `judges` has them judged by another verifier.
+pub(crate) const CASES: &[Case] = &[
     // certificates: time
     case("root expired", Rule::CertExpired, "root certificate: validity.notAfter", NO_ROOT, |p| {
         valid(&mut p.root, 0, 5)
