@@ -1,6 +1,8 @@
 //! What is read of a certificate: its key, its dates, its evidence.
 
-use dcap::Time;
+use dcap::policy::ReportData;
+use dcap::quote::Body;
+use dcap::{Quote, Time};
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Encode, Reader, SliceReader};
 use enclave_tls::evidence::{Claims, EVIDENCE, Evidence, HashAlgorithm, LEGACY_QUOTE, report_data};
@@ -34,12 +36,29 @@ pub enum Format {
 pub struct Speaks {
     /// In which format it was there.
     pub format: Format,
-    /// The quote. Nothing of it is verified yet.
+    /// The quote. Nothing of it is verified yet: see [`Speaks::quote`].
     pub quote: Vec<u8>,
     /// What REPORTDATA must be.
     pub report_data: [u8; 64],
     /// The nonce in the claims.
     pub nonce: Option<Vec<u8>>,
+}
+
+impl Speaks {
+    /// The quote, read, which binds the certificate's key. Nothing else of it is verified:
+    /// anybody can write one.
+    ///
+    /// # Errors
+    /// It is none, or an enclave's with other report data: it says nothing of this key.
+    pub fn quote(&self) -> Result<Quote, Refusal> {
+        let quote = Quote::parse(&self.quote)?;
+        let Body::Enclave(report) = &quote.body else {
+            let (field, what) = ("quote: body".to_owned(), "is no enclave's".to_owned());
+            return Err(dcap::Refusal { rule: dcap::Rule::TeeType, field, what }.into());
+        };
+        ReportData(self.report_data.to_vec()).check(report)?;
+        Ok(quote)
+    }
 }
 
 impl Certificate {

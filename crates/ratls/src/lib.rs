@@ -25,6 +25,7 @@
 //!
 //! * [`verifier`]: the verifier, for `rustls` and for certificates in files
 //! * [`certificate`]: what is read of a certificate
+//! * [`shown`]: what a server shows, taken without believing it
 //! * [`refusal`]: which rule was broken
 //!
 //! Both formats are known, the interoperable one and Gramine's older one
@@ -33,8 +34,10 @@
 
 pub mod certificate;
 pub mod refusal;
+pub mod shown;
 pub mod verifier;
 
 pub use dcap::{Collateral, Policy, Root, Time};
 pub use refusal::{Refusal, Rule, refusal_of};
+pub use shown::{NotShown, evidence_of};
 pub use verifier::{Attested, Verifier, client_config};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, Error, OtherError};
 
 /// A refusal: one line that says what is wrong, and the rule.
@@ -39,6 +40,14 @@ pub(crate) fn refuse<T>(rule: Rule, what: impl fmt::Display) -> Result<T, Refusa
     Err(Refusal::new(rule, what))
 }
 
+/// Refuses what comes with certificates of authorities.
+pub(crate) fn alone(intermediates: &[CertificateDer<'_>]) -> Result<(), Refusal> {
+    match intermediates {
+        [] => Ok(()),
+        _ => refuse(Rule::Chain, "comes with certificates of authorities, which nobody asks here"),
+    }
+}
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::InvalidCertificate(CertificateError::Other(OtherError(std::sync::Arc::new(refusal))))
@@ -63,7 +72,7 @@ pub enum Rule {
     Encoding,
     /// It stands alone: no authority is asked.
     Chain,
-    /// Its own key signed it, with an algorithm that is known.
+    /// Its own key signed it, with an algorithm that is known; and the handshake.
     Signature,
     /// It is valid already.
     NotYetValid,

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme, version};
 
 use crate::certificate::{Certificate, Format};
-use crate::refusal::{Refusal, Rule, refuse};
+use crate::refusal::{Refusal, Rule, alone, refuse};
 
 /// Whom a client believes, and what it wants of the enclave.
 #[derive(Clone, Debug)]
@@ -93,9 +93,7 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if !intermediates.is_empty() {
-            refuse(Rule::Chain, "comes with certificates of authorities, which nobody asks here")?;
-        }
+        alone(intermediates)?;
         let at = Time::from_unix(now.as_secs())
             .ok_or_else(|| Refusal::new(Rule::Expired, "the clock is beyond the year 9999"))?;
         self.verify(end_entity, at)?;
@@ -131,7 +129,8 @@ pub fn client_config(verifier: Verifier) -> ClientConfig {
     config(ring::default_provider(), verifier)
 }
 
-fn config(provider: CryptoProvider, verifier: Verifier) -> ClientConfig {
+/// TLS 1.3 with a server of whom this verifier decides.
+pub(crate) fn config(provider: CryptoProvider, verifier: impl ServerCertVerifier + 'static) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&version::TLS13])
         .expect("the provider has cipher suites of TLS 1.3")
