@@ -13,6 +13,8 @@ pub(crate) const NOT_ABLE: u8 = 1;
 pub(crate) const UNMET: u8 = 1;
 /// Bad input: usage, a file, a size.
 pub(crate) const BAD_INPUT: u8 = 2;
+/// `attest quote`: no enclave answers, or nothing that shows that it is one.
+pub(crate) const NO_ENCLAVE: u8 = 23;
 /// `--timeout` passed.
 pub(crate) const TIMEOUT: u8 = 124;
 /// Kluis or the machine failed.
@@ -121,6 +123,22 @@ pub(crate) fn of_refusal(rule: Rule) -> u8 {
     }
 }
 
+/// The same for a rule that a server's certificate breaks.
+pub(crate) fn of_certificate(rule: ratls::Rule) -> u8 {
+    use ratls::Rule::{
+        Chain, Encoding, Evidence, EvidenceMissing, Expired, KeyHash, Nonce, NotYetValid, Oversized,
+        Signature,
+    };
+    match rule {
+        Encoding | Evidence => 10,
+        Oversized => of_refusal(Rule::Oversized),
+        Chain | Signature => 14,
+        NotYetValid | Expired => 16,
+        KeyHash | Nonce => of_refusal(Rule::ReportData),
+        EvidenceMissing => NO_ENCLAVE,
+    }
+}
+
 /// The exit code for an end by a signal.
 pub(crate) fn of_signal(signal: i32) -> u8 {
     // Linux has 64 signals
@@ -155,7 +173,7 @@ mod tests {
         let codes: std::collections::BTreeSet<_> = Rule::ALL.iter().map(|&rule| of_refusal(rule)).collect();
         assert_eq!(codes, (10..=22).collect());
         let document = include_str!("../../../docs/exit-codes.md");
-        for code in codes {
+        for code in codes.into_iter().chain([NO_ENCLAVE]) {
             assert!(
                 document.contains(&format!("| {code} | `attest` |")),
                 "{code} is not in docs/exit-codes.md"

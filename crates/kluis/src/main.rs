@@ -41,6 +41,7 @@ mod sizes;
 mod snapshot;
 mod transfer;
 mod units;
+mod whole;
 
 use cli::{Cli, Command};
 use control::Ask;

@@ -1,11 +1,14 @@
 //! `kluis attest`: what a quote says, and whether it is to be believed.
 //!
 //! * [`args`]: its command line
+//! * [`quote`]: `quote`; [`endpoint`]: where an enclave answers
 //! * [`verify`]: `verify`; [`trust`]: the root and the collateral it goes by
-//! * [`inspect`]: `inspect`; [`report`]: what both tell
+//! * [`inspect`]: `inspect`; [`report`]: what all tell
 
 pub(crate) mod args;
+mod endpoint;
 mod inspect;
+mod quote;
 mod report;
 mod trust;
 mod verify;
@@ -24,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// It cannot be done, or the quote is refused.
 pub(crate) fn main(command: &AttestCommand, platform: &Path, json: bool) -> Result<u8, Error> {
     match command {
+        AttestCommand::Quote(args) => quote::main(args, json),
         AttestCommand::Verify(args) => verify::main(args, platform, json),
         AttestCommand::Inspect { file } => inspect::main(file, json),
     }

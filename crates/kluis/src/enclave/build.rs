@@ -9,6 +9,7 @@ use super::project::{self, Host, Project};
 use super::{encrypted, keys};
 use crate::exit::{self, Error};
 use crate::units;
+use crate::whole;
 use enclave_abi::build::{FLAGS, PROFILE, TARGET, TEST_CFG};
 use enclave_image::elf::Program;
 use enclave_image::inspect::hex;
@@ -16,7 +17,6 @@ use enclave_image::{CodeKey, Config, SigningKey, encrypt, layout, sgxs, sigstruc
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -327,17 +327,7 @@ pub(super) fn done(mut cargo: Command) -> Result<(), Error> {
 
 /// Writes a file as a whole.
 pub(super) fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let new = PathBuf::from({
-        let mut name = file.as_os_str().to_owned();
-        name.push(".new");
-        name
-    });
-    let written = fs::File::create(&new).and_then(|mut out| out.write_all(bytes));
-    written.and_then(|()| fs::rename(&new, file)).map_err(|e| {
-        // what there is of it is of no use
-        let _ = fs::remove_file(&new);
-        cannot("write", file, &e)
-    })
+    whole::write(file, bytes).map_err(|e| cannot("write", file, &e))
 }
 
 pub(super) fn cannot(what: &str, file: &Path, e: &std::io::Error) -> Error {

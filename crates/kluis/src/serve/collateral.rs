@@ -4,6 +4,7 @@
 
 use super::args::CollateralArgs;
 use crate::exit::{self, Error};
+use crate::whole;
 use collateral::{Problem, Question};
 use dcap::hex;
 use dcap::issue::ORGANIZATION;
@@ -114,12 +115,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     if fs::read_to_string(file).is_ok_and(|old| old == text) {
         return Ok(());
     }
-    let mut new = file.as_os_str().to_owned();
-    new.push(format!(".new-{}", std::process::id()));
-    let new = PathBuf::from(new);
-    fs::write(&new, text).and_then(|()| fs::rename(&new, file)).inspect_err(|_| {
-        let _ = fs::remove_file(&new);
-    })
+    whole::write(file, text.as_bytes())
 }
 
 /// The response to a request.
