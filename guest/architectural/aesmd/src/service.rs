@@ -57,7 +57,7 @@ impl Quoting for Service {
         let quoter = self.quoter()?;
         match quote(&quoter, report, challenge) {
             // the machine goes on from a snapshot, on another processor than its key is of
-            Err(QuotingError::Refused(_, Refusal::Key | Refusal::Outdated)) => {
+            Err(QuotingError::Refused(_, Refusal::Key | Refusal::Outdated | Refusal::Later)) => {
                 self.close(&quoter);
                 quote(&*self.quoter()?, report, challenge)
             }
@@ -89,7 +89,7 @@ fn failure(why: QuotingError) -> Failure {
             Refusal::NoReport | Refusal::Report => Code::INVALID_REPORT,
             Refusal::NoTarget => Code::UNABLE_TO_GENERATE_QE_REPORT,
             Refusal::NotQuotingEnclave => Code::KEY_CERTIFICATION,
-            Refusal::Key | Refusal::Outdated => Code::ATT_KEY_BLOB,
+            Refusal::Key | Refusal::Outdated | Refusal::Later => Code::ATT_KEY_BLOB,
             Refusal::TooLong => Code::ATT_KEY_CERT_DATA_INVALID,
         },
     };

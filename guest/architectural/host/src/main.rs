@@ -54,7 +54,13 @@ fn run() -> Result<(), Failure> {
         rest.drain(..2);
     }
     let from = Provisioned::at(folder);
-    let open = || Quoter::open(&from, Path::new(key));
+    let open = || {
+        let quoter = Quoter::open(&from, Path::new(key))?;
+        if let Some(why) = quoter.replaced() {
+            eprintln!("kluis-quote: {key}: {why}; there is a new one");
+        }
+        Ok::<_, quoting::QuotingError>(quoter)
+    };
     match rest[..] {
         ["--target-info"] => write(open()?.target_info().as_bytes()),
         ["--certifier"] => write(from.certifier()?.target_info()?.as_bytes()),

@@ -29,6 +29,8 @@ pub struct Quoter {
     qe_report: ReportBody,
     /// What follows the attestation key in quotes.
     certification: Vec<u8>,
+    /// Why the key that was kept is not used any more.
+    replaced: Option<Refusal>,
 }
 
 /// By which whoever asked for a quote knows that the quoting enclave made it.
@@ -59,11 +61,15 @@ impl Quoter {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(why) => return Err(QuotingError::Keep { path: key.to_owned(), why }),
         };
+        let mut replaced = None;
         let bound = match found {
             None => None,
             Some(sealed) => match bind(&sealed)? {
                 Ok(bound) => Some((sealed, bound)),
-                Err(Refusal::Key | Refusal::Outdated) => None,
+                Err(refusal @ (Refusal::Key | Refusal::Outdated | Refusal::Later)) => {
+                    replaced = Some(refusal);
+                    None
+                }
                 Err(refusal) => return Err(QuotingError::Refused(NAME, refusal)),
             },
         };
@@ -84,7 +90,13 @@ impl Quoter {
         let platform_id = answer(NAME, client.platform_id())?;
         let key = exact(NAME, bound.key)?;
         let qe_report = report.body;
-        Ok(Self { enclave, target_info, platform_id, sealed, key, qe_report, certification })
+        Ok(Self { enclave, target_info, platform_id, sealed, key, qe_report, certification, replaced })
+    }
+
+    /// Why the attestation key that was kept is not used any more, if there was one and it is
+    /// not: from now on another is kept in its place.
+    pub fn replaced(&self) -> Option<Refusal> {
+        self.replaced
     }
 
     /// What an enclave's report needs, for a quote to be made of it.

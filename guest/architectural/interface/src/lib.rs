@@ -34,6 +34,8 @@ pub enum Refusal {
     Outdated,
     /// The certification is too long for a quote.
     TooLong,
+    /// The attestation key is of a later security version: this processor has no key for it.
+    Later,
 }
 
 impl fmt::Display for Refusal {
@@ -49,6 +51,7 @@ impl fmt::Display for Refusal {
             Self::Key => "the attestation key is of another enclave or processor, or was changed",
             Self::Outdated => "the attestation key is of an earlier security version",
             Self::TooLong => "the certification is too long for a quote",
+            Self::Later => "the attestation key is of a later security version",
         })
     }
 }

@@ -26,7 +26,7 @@ pub fn create() -> Vec<u8> {
 /// have become known by the weakness that the update has mended.
 pub fn unseal(sealed: &[u8]) -> Result<SigningKey, Refusal> {
     let unsealed = sealing::unseal(Policy::Enclave, sealed, WHAT).map_err(|error| match error {
-        SealError::Downgrade => Refusal::Outdated,
+        SealError::Downgrade => Refusal::Later,
         _ => Refusal::Key,
     })?;
     let scalar = Zeroizing::new(unsealed.data);
