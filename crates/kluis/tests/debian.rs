@@ -6,12 +6,13 @@ mod common;
 
 use common::repository::{self, Proxy};
 use common::session::Session;
-use common::{Scratch, kluis, output, output_within, text, turn};
+use common::{Scratch, checked, guest, kluis, output, output_within, platform, text, turn};
+use manufacturer::Manufacturer;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Longer than any boot here takes on a slow host.
 const TIMEOUT: &str = "2h";
@@ -123,6 +124,32 @@ const CHECKS: &str = r#"
     echo kept > /root/kept
 "#;
 
+/// Quotes in the second boot, without a network: by an unmodified client of AESM that
+/// nobody runs, with the key that the service names and by the name that Intel's has; and by
+/// root's own program. What is asked about the machine is asked before and after.
+const QUOTES: &str = r#"
+    set -e
+    stat -c '%A %G %n' /dev/sgx_enclave /dev/sgx_provision /run/aesmd/aesm.socket
+    systemctl is-active kluis-aesmd.service || true
+    mkdir /tmp/quotes
+    cp /work/*-check /work/closed.* /tmp/quotes
+    cd /tmp/quotes
+    chmod 755 *-check
+    chmod 777 .
+    as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs sh -ec "$1"; }
+    as_nobody '
+        ./aesm-check own target > target
+        ./enclave-check closed.sgxs closed.sig report target report
+        ./aesm-check own quote report > quote.aesm
+        ./aesm-check intel quote report > quote.intel'
+    kluis-quote --target-info > target.root
+    cmp target target.root
+    kluis-quote report > quote
+    cp quote* /work
+    echo "$(systemctl is-active kluis-aesmd.service) $(ps -C aesmd -o user=)"
+    echo "failed $(systemctl --failed --no-legend | wc -l)"
+"#;
+
 const HELLO: &str = "#include <stdio.h>\n#include <math.h>\n\
     int main(int argc, char **argv) { printf(\"hello %.6f\\n\", sqrt(argc + 1)); return 7; }\n";
 
@@ -219,9 +246,21 @@ fn debian_is_a_place_to_work() {
     // the guest wrote in the share as whoever shares it
     assert!(std::fs::metadata(s.path("work/a.out")).unwrap().len() > 0);
 
-    // another machine goes on with its disk, and is stopped from outside
-    let mut machine = Session::start(&mut debian(&["--overlay", &overlay, "--network", "none"]));
-    machine.say("cat /root/kept /usr/share/greeting; echo waiting; read line\n");
+    // another machine goes on with its disk, makes quotes, and is stopped from outside
+    let (stream, sigstruct) = checked::enclave(serde_json::json!({ "debug": false }), 0);
+    let aesm_check = std::fs::read(guest::program("aesm-check")).unwrap();
+    for (name, content) in [
+        ("enclave-check", checked::host()),
+        ("aesm-check", &aesm_check),
+        ("closed.sgxs", &stream),
+        ("closed.sig", &sigstruct),
+        ("quotes", QUOTES.as_bytes()),
+    ] {
+        s.file(&format!("work/{name}"), content);
+    }
+    let mut machine =
+        Session::start(&mut debian(&["--overlay", &overlay, "--network", "none", "--share", &share]));
+    machine.say("cat /root/kept /usr/share/greeting; sh /work/quotes; echo waiting; read line\n");
     machine.hear("waiting");
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap(),
@@ -229,9 +268,26 @@ fn debian_is_a_place_to_work() {
     )
     .unwrap();
     let (status, said, errors) = machine.end();
-    assert_eq!((status.code(), said.as_str()), (Some(130), "kept\nhello\nwaiting\n"), "{errors}");
+    let quotes = "crw-rw-rw- root /dev/sgx_enclave\ncrw-rw---- sgx_prv /dev/sgx_provision\n\
+                  srw-rw-rw- root /run/aesmd/aesm.socket\ninactive\nactive aesmd\nfailed 0\n";
+    assert_eq!((status.code(), said), (Some(130), format!("kept\nhello\n{quotes}waiting\n")), "{errors}");
     assert!(!errors.contains("did not power off"), "{errors}");
     assert_clean(Path::new(&overlay));
+    let measured = enclave_image::sgxs::Enclave::read(&stream).unwrap().measure();
+    for name in ["quote", "quote.aesm", "quote.intel"] {
+        verified(&s.path("work").join(name), measured);
+    }
+}
+
+/// Asserts that a quote which was made in a machine is of this enclave, by this platform.
+fn verified(file: &Path, mrenclave: [u8; 32]) {
+    let maker = Manufacturer::open(platform()).unwrap().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = dcap::Time::from_unix(now).unwrap();
+    let (root, collateral) = (maker.root().unwrap(), maker.issued(now).unwrap().collateral);
+    let verdict = dcap::verify(&std::fs::read(file).unwrap(), &collateral, &root, now);
+    let verdict = verdict.unwrap_or_else(|refusal| panic!("{}: {refusal}", file.display()));
+    assert_eq!((verdict.tcb.status, verdict.report.mrenclave), (dcap::TcbStatus::UpToDate, mrenclave));
 }
 
 /// Asserts that the ext4 on an overlay was unmounted: its superblock says "clean", and no

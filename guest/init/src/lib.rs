@@ -10,6 +10,7 @@
 //! ([`root`]); the same program is then its agent, as a service.
 
 pub mod agent;
+mod attestation;
 pub mod child;
 pub mod cmdline;
 pub mod console;

@@ -7,7 +7,7 @@
 //! `/run/systemd/system`, which systemd reads like those on disk
 //! (*systemd.unit(5)*).
 
-use crate::log;
+use crate::{attestation, log};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
@@ -90,7 +90,13 @@ fn prepare(device: &str) -> io::Result<()> {
     let none: Option<&std::ffi::CStr> = None;
     mount(device, NEW_ROOT, "ext4", MountFlags::NOATIME, none)
         .map_err(|e| because("cannot mount", device)(e.into()))?;
-    lay_out(Path::new(HANDED), Path::new(RUN), Path::new(UNITS)).map_err(because("cannot write to", "/run"))
+    let (run, units) = (Path::new(RUN), Path::new(UNITS));
+    lay_out(Path::new(HANDED), run, units).map_err(because("cannot write to", "/run"))?;
+    // a system without quotes is better than none
+    if let Err(e) = attestation::lay_out(Path::new("/"), Path::new(NEW_ROOT), run, units) {
+        log::error(format!("there is no service for quotes of enclaves: {e}"));
+    }
+    Ok(())
 }
 
 /// Puts the agent, its unit and what was handed over where the booted system finds
@@ -109,16 +115,16 @@ fn lay_out(handed: &Path, run: &Path, units: &Path) -> io::Result<()> {
         fs::write(&file, text)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
     }
-    start(units, "kluis-agent.service", AGENT_UNIT)?;
+    start(units, "multi-user.target", "kluis-agent.service", AGENT_UNIT)?;
     if Path::new("/sys/class/net/eth0").exists() {
-        start(units, "kluis-network.service", NETWORK_UNIT)?;
+        start(units, "multi-user.target", "kluis-network.service", NETWORK_UNIT)?;
     }
     Ok(())
 }
 
-/// Writes a unit that is started at boot.
-fn start(units: &Path, name: &str, unit: &str) -> io::Result<()> {
-    let wants = units.join("multi-user.target.wants");
+/// Writes a unit that is started with a target, at boot.
+pub(crate) fn start(units: &Path, target: &str, name: &str, unit: &str) -> io::Result<()> {
+    let wants = units.join(format!("{target}.wants"));
     fs::create_dir_all(&wants)?;
     fs::write(units.join(name), unit)?;
     symlink(format!("../{name}"), wants.join(name))

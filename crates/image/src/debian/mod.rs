@@ -35,7 +35,7 @@ use std::time::SystemTime;
 use tree::Tree;
 
 /// Changed whenever the same packages would make another disk.
-const DISK_LAYOUT: u32 = 2;
+const DISK_LAYOUT: u32 = 3;
 /// Length of the disk in bytes. What is not written takes no space.
 const DISK_SIZE: u64 = 16 << 30;
 /// What every Debian has: the packages marked as essential, on which others rely

@@ -1,7 +1,7 @@
-//! What is ours in the file tree: a machine's name, its remote logins, and
-//! everything off that a machine without a screen, a battery and a disk of spinning
-//! rust starts for nothing. All of it lies in `/etc`, where a user changes it as
-//! on any Debian.
+//! What is ours in the file tree: a machine's name, its remote logins, who may do what
+//! with SGX, and everything off that a machine without a screen, a battery and a disk of
+//! spinning rust starts for nothing. All of it lies in `/etc`, where a user changes it as
+//! on any Debian, but for two links to what a machine is provisioned with.
 
 use super::tree::Tree;
 use crate::error::ImageError;
@@ -93,6 +93,17 @@ path-exclude=/usr/lib/udev/hwdb.d/*
 force-unsafe-io
 ";
 
+/// As Intel's packages and Debian's rules for devices have it.
+const USERS: &str = "\
+# opens enclaves, where rules restrict that
+g sgx -
+# opens enclaves that derive provisioning keys
+g sgx_prv -
+u aesmd - \"Quotes of enclaves (AESM)\"
+m aesmd sgx
+m aesmd sgx_prv
+";
+
 const APT: &str = "\
 APT::Install-Recommends \"false\";
 Acquire::Languages \"none\";
@@ -109,6 +120,7 @@ pub(super) fn write<W: Write>(tree: &mut Tree<W>, sources: &str) -> Result<(), I
         ("etc/ssh", 0o755),
         ("etc/ssh/sshd_config.d", 0o755),
         ("etc/systemd", 0o755),
+        ("etc/sysusers.d", 0o755),
         ("etc/systemd/journald.conf.d", 0o755),
         ("etc/systemd/system", 0o755),
         ("etc/systemd/system/ssh.service.d", 0o755),
@@ -119,6 +131,9 @@ pub(super) fn write<W: Write>(tree: &mut Tree<W>, sources: &str) -> Result<(), I
         ("run", 0o755),
         ("tmp", 0o1777),
         ("mnt", 0o755),
+        ("usr/local", 0o755),
+        ("usr/local/bin", 0o755),
+        ("usr/share/kluis", 0o755),
     ] {
         tree.folder(path, mode)?;
     }
@@ -133,11 +148,15 @@ pub(super) fn write<W: Write>(tree: &mut Tree<W>, sources: &str) -> Result<(), I
         ("etc/systemd/journald.conf.d/kluis.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n"),
         ("etc/systemd/system/kluis-host-key.service", HOST_KEY),
         ("etc/systemd/system/ssh.service.d/kluis.conf", SSH_NEEDS),
+        ("etc/sysusers.d/kluis.conf", USERS),
     ] {
         tree.file(path, 0o644, text.as_bytes())?;
     }
     // what the host's apt uses, at each start (`handed`)
     tree.link("etc/apt/apt.conf.d/80kluis-host", "/run/kluis/apt.conf")?;
+    // what a machine is provisioned with, by its platform and the day
+    tree.link("usr/share/kluis/attestation", "/run/kluis/attestation")?;
+    tree.link("usr/local/bin/kluis-quote", "/run/kluis/bin/kluis-quote")?;
     for unit in MASKED {
         tree.link(&format!("etc/systemd/system/{unit}"), "/dev/null")?;
     }

@@ -115,6 +115,7 @@ with open("/etc/ca-certificates.conf") as names, open("ca-certificates.crt", "w"
             bundle.write(open(path).read().rstrip("\n") + "\n")
 '
 inside /usr/bin/openssl rehash /etc/ssl/certs
+inside /usr/bin/systemd-sysusers /etc/sysusers.d/kluis.conf
 left=$(inside /usr/bin/dpkg --audit)
 [ -z "$left" ] || { echo "$left" >&2; exit 1; }
 inside /usr/sbin/depmod "$(uname -r)"

@@ -68,7 +68,11 @@ impl Files {
             return Ok(Self {
                 kernel: image.kernel,
                 initrd: Some(image.initrd),
-                initrd_more: image::debian::handed(&crate::debian::keys(quiet), &plan.apt),
+                initrd_more: [
+                    image::debian::handed(&crate::debian::keys(quiet), &plan.apt),
+                    provision::handed(platform, quiet)?,
+                ]
+                .concat(),
                 disks: std::iter::once(root).chain(disks).collect(),
             });
         }

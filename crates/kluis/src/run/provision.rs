@@ -1,6 +1,7 @@
 //! What a machine is born with, so that quotes are made in it without a network: the
-//! architectural enclaves, signed by the platform's maker, the program that asks them, the PCK
-//! certificate's chain and the collateral.
+//! architectural enclaves, signed by the platform's maker, the programs that ask them, the PCK
+//! certificate's chain and the collateral. The small image has it where it is handed; the init
+//! of a system on a disk finds it in `/run` (`attestation` in `guest/init`).
 
 use crate::exit::Error;
 use architectural::{AESMD, Enclave, KLUIS_QUOTE};

@@ -1,5 +1,7 @@
 //! The quoting enclave behind the service.
 
+use std::env;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aesm::{AttestationKeyId, Challenge, Code, Failure, Initialized, Quoted, Quoting};
@@ -19,7 +21,7 @@ impl Service {
         if let Some(quoter) = &*open {
             return Ok(quoter.clone());
         }
-        let quoter = Quoter::open(&Provisioned::default(), ATTESTATION_KEY.as_ref()).map_err(failure)?;
+        let quoter = Quoter::open(&Provisioned::default(), &attestation_key()).map_err(failure)?;
         Ok(open.insert(Arc::new(quoter)).clone())
     }
 
@@ -74,6 +76,16 @@ fn quote(quoter: &Quoter, report: &Report, challenge: Option<&Challenge>) -> Res
     let receipt = Receipt { nonce: *nonce, target_info: target.clone() };
     let (quote, qe_report) = quoter.quote_with_receipt(report, &receipt)?;
     Ok(Quoted { quote, qe_report: Some(qe_report) })
+}
+
+/// Where the sealed attestation key is kept: in the service's own folder, if it was given one
+/// (*systemd.exec(5)*, `StateDirectory=`).
+fn attestation_key() -> PathBuf {
+    let usual = Path::new(ATTESTATION_KEY);
+    match (env::var_os("STATE_DIRECTORY"), usual.file_name()) {
+        (Some(folder), Some(name)) if !folder.is_empty() => Path::new(&folder).join(name),
+        _ => usual.to_owned(),
+    }
 }
 
 /// What programs hear of it.
