@@ -91,7 +91,7 @@ pub enum LoadError {
     /// EADD, EEXTEND.
     #[error("the driver does not add the page at {0:#x} (EADD: {1}): build the enclave again")]
     Add(u64, io::Error),
-    /// EINIT, with the processor's word on it.
+    /// EINIT; its error is what the host finds wrong, for Linux tells only that there was one.
     #[error("the processor refuses the enclave, EINIT: {0}; {remedy}", remedy = remedy(*.0))]
     Init(Status),
     /// EINIT, with the driver's.

@@ -42,7 +42,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// A connection with an end to all patience.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     socket: Socket,
     until: Instant,
     patience: Duration,
@@ -54,14 +54,15 @@ enum Socket {
 }
 
 impl Stream {
-    /// Connects; all that is done with the stream is to end within this time.
+    /// Connects; all that is done with the stream is to end within this time, but for what the
+    /// system takes to look up a name.
     ///
     /// # Errors
     /// Nobody is there.
-    pub(super) fn connect(endpoint: &Endpoint, patience: Duration) -> Result<Self, Error> {
+    pub(crate) fn connect(endpoint: &Endpoint, patience: Duration) -> Result<Self, Error> {
         let until = Instant::now() + patience;
         let socket = match endpoint {
-            Endpoint::Tcp(address) => connect(address, patience).map(Socket::Tcp),
+            Endpoint::Tcp(address) => connect(address, until).map(Socket::Tcp),
             Endpoint::Unix(path) => UnixStream::connect(path).map(Socket::Unix),
         };
         let socket = socket.map_err(|e| {
@@ -95,10 +96,14 @@ impl Stream {
     }
 }
 
-fn connect(address: &str, patience: Duration) -> io::Result<TcpStream> {
+fn connect(address: &str, until: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::other("the name has no address");
     for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, patience) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match TcpStream::connect_timeout(&address, left) {
             Ok(stream) => return Ok(stream),
             Err(e) => last = e,
         }

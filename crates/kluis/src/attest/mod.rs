@@ -6,7 +6,7 @@
 //! * [`inspect`]: `inspect`; [`report`]: what all tell
 
 pub(crate) mod args;
-mod endpoint;
+pub(crate) mod endpoint;
 mod inspect;
 mod quote;
 mod report;

@@ -2,6 +2,7 @@
 //! proven, in TLS, which one it is.
 
 use crate::attest;
+use crate::attest::endpoint::{Endpoint, Stream};
 use crate::exit::Error;
 use crate::leave_out::leaves_out;
 use clinic_records::cipher::{KEY_SIZE, MAX_LINES};
@@ -15,7 +16,6 @@ use rustls::crypto::ring;
 use rustls::{ClientConnection, StreamOwned};
 use sgx_abi::Sigstruct;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 /// What comes before the key, and what the enclave answers (`clinic_interface`).
 const KEY: &[u8; 16] = b"key of records 1";
 pub(super) const KEPT: &[u8; 4] = b"kept";
-/// How long the enclave may be silent.
+/// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whom it believes, and what it wants.
@@ -34,11 +34,20 @@ pub(super) struct Client {
     key: DataKey,
 }
 
+/// Who has got the key.
+pub(super) struct Given {
+    /// What the certificate proves.
+    pub(super) attested: Attested,
+    /// Whether the quote's REPORTDATA are those of the connection's key.
+    pub(super) bound: bool,
+    /// The quote in the certificate.
+    pub(super) quote: Vec<u8>,
+}
+
 /// How a server fared.
 pub(super) enum Met {
-    /// It was believed, and has confirmed the key. Beside what its certificate proves: whether
-    /// the quote's REPORTDATA are those of the connection's key.
-    Given(Box<Attested>, bool),
+    /// It was believed, and has confirmed the key.
+    Given(Box<Given>),
     /// It was not: the rule that it broke, and in words.
     Refused(&'static str, String),
 }
@@ -88,9 +97,7 @@ impl Client {
     /// Nobody is there, or somebody who breaks off.
     pub(super) fn give_key(&self, socket: &Path) -> Result<Met, Error> {
         let cannot = |e: &dyn std::fmt::Display| Error::failed(format!("{}: {e}", socket.display()));
-        let stream = UnixStream::connect(socket).map_err(|e| cannot(&e))?;
-        let limited = stream.set_read_timeout(Some(PATIENCE));
-        limited.and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(|e| cannot(&e))?;
+        let stream = Stream::connect(&Endpoint::Unix(socket.to_owned()), PATIENCE)?;
         let config = client_config(self.verifier.clone());
         let name = "enclave".try_into().map_err(|e| cannot(&e))?;
         let connection = ClientConnection::new(config.into(), name).map_err(|e| cannot(&e))?;
@@ -107,11 +114,12 @@ impl Client {
         let key = Certificate::read(certificate, &algorithms).map_err(|e| cannot(&e))?;
         let claims = Claims::of_key(key.public_key(), None).write();
         let bound = attested.verdict.report.reportdata == report_data(&claims);
-        Ok(Met::Given(Box::new(attested), bound))
+        let quote = key.evidence().map_err(|e| cannot(&e))?.quote;
+        Ok(Met::Given(Box::new(Given { attested, bound, quote })))
     }
 
     /// Nothing is said before the handshake is over, and with it the verification.
-    fn speak(&self, stream: &mut StreamOwned<ClientConnection, UnixStream>) -> io::Result<()> {
+    fn speak(&self, stream: &mut StreamOwned<ClientConnection, Stream>) -> io::Result<()> {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }

@@ -1,14 +1,16 @@
 //! A machine in a process of its own, and what is asked of the host program in it.
 
+use super::Interrupted;
+use super::story::printable;
 use crate::exit::Error;
 use serde_json::Value;
-use std::fs::File;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,8 @@ use std::time::{Duration, Instant};
 pub(super) const SIZE: &str = "Standard_DC1s_v2";
 /// The guest's port (vsock) at which the enclave's clients come in.
 pub(super) const PORT: u32 = 7000;
+/// The name of the socket at which clients come in on the host.
+pub(super) const SOCKET: &str = "clinic.socket";
 /// Where the shared folder is in the guest.
 const FOLDER: &str = "/demo";
 /// How long an answer may take: a boot, the enclaves for a quote, a slow host.
@@ -25,16 +29,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Most bytes of an answer.
 const MAX_LINE: u64 = 64 << 10;
 /// Most bytes that are told of what a machine has said of its end.
-const MAX_SAID: u64 = 4096;
+const MAX_SAID: usize = 4096;
 
 /// A machine that runs; ended when dropped.
 pub(super) struct Machine {
     process: Child,
     requests: Option<ChildStdin>,
     answers: Receiver<String>,
-    errors: PathBuf,
+    /// The end of what it has told of itself.
+    errors: Arc<Mutex<Vec<u8>>>,
     socket: PathBuf,
-    interrupted: Arc<AtomicBool>,
+    interrupted: Interrupted,
 }
 
 /// What the host program says.
@@ -50,10 +55,16 @@ impl Machine {
         platform: &Path,
         shared: &Path,
         own: &Path,
-        interrupted: &Arc<AtomicBool>,
+        interrupted: &Interrupted,
     ) -> Result<Self, Error> {
         let cannot = |e: std::io::Error| Error::failed(format!("cannot start a machine: {e}"));
-        let (socket, errors) = (own.join("clinic.socket"), own.join("machine.log"));
+        let socket = own.join(SOCKET);
+        let with = |before: &str, path: &Path, after: &str| {
+            let mut text = OsString::from(before);
+            text.push(path);
+            text.push(after);
+            text
+        };
         std::fs::create_dir_all(own).map_err(cannot)?;
         let enter = format!("cd {FOLDER} && exec ./clinic-host");
         let mut process = Command::new(std::env::current_exe().map_err(cannot)?)
@@ -61,26 +72,44 @@ impl Machine {
             .arg(platform)
             .args(["run", "--quiet", "--size", SIZE, "--network", "none"])
             .arg("--share")
-            .arg(format!("{}:{FOLDER}", shared.display()))
+            .arg(with("", shared, &format!(":{FOLDER}")))
             .arg("--vsock-listen")
-            .arg(format!("{PORT}={}", socket.display()))
+            .arg(with(&format!("{PORT}="), &socket, ""))
             .args(["--", "sh", "-c", &enter])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(&errors).map_err(cannot)?)
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(cannot)?;
         let (requests, stdout) = (process.stdin.take(), process.stdout.take());
-        let (send, answers) = channel();
+        let (send, answers) = sync_channel(1);
         let read = move || -> Option<()> {
             let mut reader = BufReader::new(stdout?);
             loop {
-                let mut line = String::new();
-                reader.by_ref().take(MAX_LINE).read_line(&mut line).ok().filter(|count| *count > 0)?;
-                send.send(line).ok()?;
+                let mut line = Vec::new();
+                reader
+                    .by_ref()
+                    .take(MAX_LINE)
+                    .read_until(b'\n', &mut line)
+                    .ok()
+                    .filter(|count| *count > 0)?;
+                send.send(String::from_utf8_lossy(&line).into_owned()).ok()?;
             }
         };
         thread::Builder::new().spawn(read).map_err(Error::no_thread)?;
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, kept) = (process.stderr.take(), errors.clone());
+        let keep = move || -> Option<()> {
+            let (mut stderr, mut piece) = (stderr?, [0; MAX_SAID]);
+            loop {
+                let count = stderr.read(&mut piece).ok().filter(|count| *count > 0)?;
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&piece[..count]);
+                let old = kept.len().saturating_sub(MAX_SAID);
+                kept.drain(..old);
+            }
+        };
+        thread::Builder::new().spawn(keep).map_err(Error::no_thread)?;
         Ok(Self { process, requests, answers, errors, socket, interrupted: interrupted.clone() })
     }
 
@@ -104,9 +133,7 @@ impl Machine {
             match self.answers.recv_timeout(LOOK) {
                 Ok(line) => break line,
                 Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
-                Err(RecvTimeoutError::Timeout) if self.interrupted.load(Ordering::Relaxed) => {
-                    return Err(Error::failed("interrupted"));
-                }
+                Err(RecvTimeoutError::Timeout) if self.is_interrupted() => return Err(interrupted()),
                 Err(RecvTimeoutError::Timeout) if Instant::now() > until => {
                     let said = self.said();
                     return Err(Error::failed(format!("the machine has been silent for {PATIENCE:?}{said}")));
@@ -129,7 +156,7 @@ impl Machine {
     /// It is not.
     pub(super) fn has_done(&mut self, request: &str) -> Result<Value, Error> {
         self.ask(request)?;
-        self.answer()?.map_err(|why| Error::Unmet(format!("`{request}` is refused: {why}")))
+        self.answer()?.map_err(|why| Error::Unmet(format!("`{request}` is refused: {}", printable(&why))))
     }
 
     /// Asks for what is perhaps refused.
@@ -158,10 +185,19 @@ impl Machine {
     pub(super) fn end(mut self) -> Result<(), Error> {
         // the host program has nothing more to read
         self.requests = None;
-        match self.process.wait() {
-            Ok(status) if status.success() => Ok(()),
-            _ => Err(self.ended()),
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.process.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(None) if self.is_interrupted() => return Err(interrupted()),
+                Ok(None) if Instant::now() < until => thread::sleep(LOOK / 10),
+                _ => return Err(self.ended()),
+            }
         }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed) != 0
     }
 
     fn ended(&mut self) -> Error {
@@ -171,11 +207,10 @@ impl Machine {
 
     /// What it has told of itself.
     fn said(&self) -> String {
-        let mut said = String::new();
-        let read = File::open(&self.errors).and_then(|file| file.take(MAX_SAID).read_to_string(&mut said));
-        match said.trim() {
-            text if read.is_ok() && !text.is_empty() => format!(": {text}"),
-            _ => String::new(),
+        let said = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match String::from_utf8_lossy(&said).trim() {
+            "" => String::new(),
+            text => format!(": {}", printable(text)),
         }
     }
 }
@@ -188,4 +223,8 @@ impl Drop for Machine {
             let _ = self.process.wait();
         }
     }
+}
+
+fn interrupted() -> Error {
+    Error::failed("a signal has ended the demo")
 }

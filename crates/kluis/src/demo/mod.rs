@@ -21,9 +21,11 @@ mod thief;
 mod variants;
 
 use crate::exit::{self, Error};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use story::Story;
 
 pub(crate) const HELP: &str = "\
@@ -37,10 +39,10 @@ What happens, each by the program that does it in earnest:
   the machine. Then an enclave with a changed byte, a debug build, an older version, a foreign
   platform, a quote that was recorded, and a changed line of EPC memory: each is refused.
 
-The first time cargo builds the enclave, which takes minutes; then the story takes a minute.
+The first time cargo builds the enclave, which takes minutes; then the story takes half a minute.
 What protects nothing here: whoever controls this host controls the processor that Kluis is.
 
-Exit codes: 0 all of it held; 1 something did not; 2 and 125 as ever.
+Exit codes: 0 all of it held; 1 something did not; 2, 125 and 128 + N as ever.
 
 Examples:
   kluis demo
@@ -55,25 +57,30 @@ pub(crate) fn main(platform: &Path, json: bool) -> Result<u8, Error> {
     let interrupted = interrupted()?;
     let mut story = Story::new(json);
     let told = acts::all(&mut story, platform, &interrupted);
-    if interrupted.load(Ordering::Relaxed) {
-        return Ok(exit::of_signal(signal_hook::consts::SIGINT));
+    match (interrupted.load(Ordering::Relaxed), told) {
+        (0, Ok(())) => story.end(None).map(|()| exit::OK),
+        (0, Err(Error::Unmet(what))) => story.end(Some(&what)).map(|()| exit::UNMET),
+        (0, Err(error)) if json => story.end(Some(&error.to_string())).and(Err(error)),
+        (0, Err(error)) => Err(error),
+        (signal, _) => Ok(exit::of_signal(i32::try_from(signal).unwrap_or(SIGINT))),
     }
-    let unmet = match told {
-        Ok(()) => None,
-        Err(Error::Unmet(what)) => Some(what),
-        Err(error) => return Err(error),
-    };
-    story.end(unmet.as_deref())?;
-    Ok(if unmet.is_some() { exit::UNMET } else { exit::OK })
 }
 
-/// Is set by the signals that end us, so that machines and files are cleared away.
-fn interrupted() -> Result<Arc<AtomicBool>, Error> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, flag.clone())
+/// Becomes the number of the signal that is to end us, so that machines and files are cleared
+/// away; the second one ends us at once.
+fn interrupted() -> Result<Interrupted, Error> {
+    let told = Interrupted::default();
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let code = i32::from(exit::of_signal(signal));
+        // in this order: the first of them finds the flag not set yet
+        flag::register_conditional_shutdown(signal, code, again.clone())
+            .and_then(|_| flag::register(signal, again.clone()))
+            .and_then(|_| flag::register_usize(signal, told.clone(), signal.unsigned_abs() as usize))
             .map_err(|e| Error::failed(format!("cannot wait for signals: {e}")))?;
     }
-    Ok(flag)
+    Ok(told)
 }
+
+/// The signal that is to end us, or 0.
+type Interrupted = Arc<AtomicUsize>;

@@ -24,11 +24,12 @@ struct Step {
     start: Instant,
 }
 
-/// Something that held.
+/// Something that was looked at.
 #[derive(Serialize)]
 struct Check {
     /// Who has checked it.
     by: &'static str,
+    held: bool,
     what: String,
 }
 
@@ -50,6 +51,10 @@ pub(super) mod by {
     pub(crate) const PROCESSOR: &str = "processor";
     /// The machine's root.
     pub(crate) const ROOT: &str = "guest root";
+    /// The program that loads enclaves in the machine.
+    pub(crate) const HOST: &str = "enclave's host";
+    /// A server that pretends to be the enclave.
+    pub(crate) const THIEF: &str = "the server";
     /// The client, outside.
     pub(crate) const CLIENT: &str = "client";
     /// The enclave.
@@ -88,17 +93,15 @@ impl Story {
         holds: bool,
         what: impl Into<String>,
     ) -> Result<(), Error> {
-        let what = what.into();
+        let what = printable(&what.into());
         let (mark, colour) = if holds { ("✓", "32") } else { ("✗", "31") };
         let text = wrapped(&format!("{by}: {what}"), 7);
         self.say(&format!("     {} {text}\n", self.style(colour, mark)))?;
-        if !holds {
-            return Err(Error::Unmet(format!("{by}: this does not hold: {what}")));
-        }
+        let unmet = (!holds).then(|| Error::Unmet(format!("{by}: this does not hold: {what}")));
         if let Some(step) = self.steps.last_mut() {
-            step.checks.push(Check { by, what });
+            step.checks.push(Check { by, held: holds, what });
         }
-        Ok(())
+        unmet.map_or(Ok(()), Err)
     }
 
     /// Lines that belong to the step: a table.
@@ -137,6 +140,11 @@ impl Story {
     fn style(&self, code: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Text that does nothing to a terminal: some of it is a guest's.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 /// Columns of the text.
@@ -180,6 +188,7 @@ mod tests {
         story.check(by::CLIENT, true, "good").unwrap();
         let unmet = story.check(by::CLIENT, false, "bad").unwrap_err();
         assert_eq!((unmet.to_string().as_str(), unmet.code()), ("client: this does not hold: bad", 1));
-        assert_eq!(story.steps[0].checks.len(), 1);
+        let held: Vec<_> = story.steps[0].checks.iter().map(|check| check.held).collect();
+        assert_eq!(held, [true, false]);
     }
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Who waits for a client.
 pub(super) struct Thief {
     pub(super) socket: PathBuf,
-    /// How many bytes it heard from the client in TLS.
+    /// How many bytes it heard of what the client says in TLS.
     heard: JoinHandle<usize>,
 }
 
@@ -51,8 +51,11 @@ impl Thief {
     }
 
     /// What it has got.
-    pub(super) fn heard(self) -> usize {
-        self.heard.join().unwrap_or(0)
+    ///
+    /// # Errors
+    /// It has come to no end.
+    pub(super) fn heard(self) -> Result<usize, Error> {
+        self.heard.join().map_err(|_| Error::failed("the thief has panicked"))
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Shared {
     staging: PathBuf,
     /// What the maker has signed.
     pub(super) sig: Sigstruct,
+    /// MRENCLAVE of the changed one.
+    pub(super) changed: [u8; 32],
     stream: sgxs::Enclave,
     program: Vec<u8>,
     key: Option<PathBuf>,
@@ -61,13 +63,13 @@ impl Shared {
         let stream = sgxs::Enclave::read(&pages).map_err(Error::failed)?;
         let sig = sigstruct::read(&signed).map_err(Error::failed)?;
         let (program, key) = (read(&project.program)?, project.key.clone());
-        let shared = Self { folder, staging, sig, stream, program, key };
+        let changed = changed(stream.clone())?;
+        let shared = Self { folder, staging, sig, changed: changed.measure(), stream, program, key };
         shared.copy(&project.host, "clinic-host")?;
         shared.write("clinic.sgxs", &pages)?;
         shared.write("clinic.sig", &signed)?;
         shared.sign("old", |statement| statement.isvsvn -= 1)?;
         shared.sign("debug", |statement| statement.attributes.flags |= AttributeFlags::DEBUG)?;
-        let changed = changed(shared.stream.clone())?;
         shared.write("changed.sgxs", &changed.write())?;
         shared.sign("changed", |statement| statement.mrenclave = changed.measure())?;
         Ok(shared)
@@ -97,11 +99,16 @@ impl Shared {
     /// # Errors
     /// It is still there.
     pub(super) fn take_key(&self, name: &str) -> Result<(), Error> {
-        let path = self.folder.join(format!("{name}.key"));
-        match self.key {
-            Some(_) => fs::remove_file(&path).map_err(|e| cannot(&path, &e)),
-            None => Ok(()),
-        }
+        if self.key.is_some() { self.remove(&format!("{name}.key")) } else { Ok(()) }
+    }
+
+    /// Takes a file out of the machine.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        fs::remove_file(&path).map_err(|e| cannot(&path, &e))
     }
 
     /// A file that was written in the machine.

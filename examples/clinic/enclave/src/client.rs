@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use clinic_interface::{KEPT, KEY};
 use clinic_records::DataKey;
 use enclave_tls::{Connection, TlsError};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of [`KEY`] and the key.
 const GIFT: usize = 16 + 32;
@@ -15,18 +15,24 @@ pub(crate) struct Client {
     connection: Connection,
     said: Zeroizing<Vec<u8>>,
     key: Option<DataKey>,
+    /// Whether there is no more to come.
+    over: bool,
 }
 
 impl Client {
     pub(crate) fn new(connection: Connection) -> Self {
         // as long as it will be: one that grows leaves copies behind
-        Self { connection, said: Zeroizing::new(Vec::with_capacity(GIFT)), key: None }
+        Self { connection, said: Zeroizing::new(Vec::with_capacity(GIFT)), key: None, over: false }
     }
 
     /// Takes what came from the network; whether that was all.
     pub(crate) fn hear(&mut self, bytes: &[u8]) -> bool {
         // after an error there is an alert to send, and nothing more to hear
-        self.listen(bytes).unwrap_or(true)
+        self.over = self.over || self.listen(bytes).unwrap_or(true);
+        if self.over {
+            self.said.zeroize();
+        }
+        self.over
     }
 
     fn listen(&mut self, bytes: &[u8]) -> Result<bool, TlsError> {

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use client::Client;
 use clinic_interface::{Clinic, Exchanged, Refusal};
 use clinic_records::DataKey;
-use enclave::sealing::{self, Policy};
+use enclave::sealing::{self, Policy, SealError};
 use enclave::sync::Mutex;
 use enclave::{report, sgx_abi};
 use enclave_tls::{Identity, Quotes, Server};
@@ -99,7 +99,10 @@ impl Clinic for Office {
     }
 
     fn unseal(&self, sealed: &[u8]) -> Result<(), Refusal> {
-        let opened = sealing::unseal(Policy::Enclave, sealed, SEALED).map_err(|_| Refusal::Sealed)?;
+        let opened = sealing::unseal(Policy::Enclave, sealed, SEALED).map_err(|why| match why {
+            SealError::Downgrade => Refusal::Later,
+            _ => Refusal::Sealed,
+        })?;
         let key = DataKey::new(&Zeroizing::new(opened.data)).ok_or(Refusal::Sealed)?;
         self.with(|desk| {
             desk.reading = Reading::default();

@@ -14,6 +14,11 @@ const PAGE: usize = 4096;
 /// Pages of the enclave's range that are looked at.
 const PAGES: usize = 64;
 
+/// Where the pointer to the tables of ACPI is looked for (*ACPI §5.2.5.1*), and how it begins.
+const BIOS: u64 = 0xe_0000;
+const BIOS_SIZE: usize = 0x2_0000;
+const TABLES: &[u8; 8] = b"RSD PTR ";
+
 /// Looks in all ways.
 ///
 /// # Errors
@@ -21,13 +26,13 @@ const PAGES: usize = 64;
 pub(crate) fn all(enclave: &Enclave) -> Result<Value, Failure> {
     let own = own_range(enclave.base())?;
     let debugger = by_debugger(enclave.base());
-    let (epc, bare) = physical()?;
+    let (epc, tables) = physical()?;
     Ok(json!({
         "range": { "bytes": own.bytes, "not_ones": own.not_ones },
         "debugger": debugger,
         "physical": { "bytes": epc.bytes, "not_ones": epc.not_ones },
         // that /dev/mem shows true bytes elsewhere
-        "control": { "bytes": bare.bytes, "not_ones": bare.not_ones },
+        "tables": tables,
     }))
 }
 
@@ -78,32 +83,25 @@ fn by_debugger(base: u64) -> String {
     }
 }
 
-/// All of the EPC by its physical address (`/dev/mem`), and a page of ordinary firmware memory
-/// for comparison.
-fn physical() -> Result<(Seen, Seen), Failure> {
+/// All of the EPC by its physical address (`/dev/mem`); and whether the same way finds the
+/// firmware's tables, which begin with [`TABLES`], where they are.
+fn physical() -> Result<(Seen, bool), Failure> {
     let map = fs::read_to_string("/proc/iomem")?;
-    let range = |name: &str| -> Result<(u64, u64), Failure> {
-        let line = map.lines().find(|line| line.contains(name));
-        let line = line.ok_or_else(|| format!("no {name} in /proc/iomem"))?;
-        let range = line.split(" : ").next().unwrap_or_default().trim();
-        let (first, last) = range.split_once('-').ok_or("no range in /proc/iomem")?;
-        Ok((u64::from_str_radix(first, 16)?, u64::from_str_radix(last, 16)?))
-    };
-    let memory = File::open("/dev/mem").map_err(|e| format!("/dev/mem: {e}"))?;
-    let look = |first: u64, last: u64| -> Result<Seen, Failure> {
-        let mut seen = Seen::default();
-        let len = usize::try_from(last - first)? + 1;
-        let map = Mapped::new(&memory, first, len)?;
-        for word in 0..len / 8 {
-            seen.add(&map.word(word).to_ne_bytes());
-        }
-        Ok(seen)
-    };
     // the device of ACPI that stands for the EPC
-    let (first, last) = range("INT0E0C")?;
-    let (control, _) =
-        range("System ROM").or_else(|_| range("ACPI Tables")).or_else(|_| range("System RAM"))?;
-    Ok((look(first, last)?, look(control & !(PAGE as u64 - 1), control | (PAGE as u64 - 1))?))
+    let line = map.lines().find(|line| line.contains("INT0E0C")).ok_or("no EPC in /proc/iomem")?;
+    let range = line.split(" : ").next().unwrap_or_default().trim();
+    let (first, last) = range.split_once('-').ok_or("no range in /proc/iomem")?;
+    let (first, last) = (u64::from_str_radix(first, 16)?, u64::from_str_radix(last, 16)?);
+    let memory = File::open("/dev/mem").map_err(|e| format!("/dev/mem: {e}"))?;
+    let look = |first: u64, len: usize, see: &mut dyn FnMut([u8; 8])| -> io::Result<()> {
+        let map = Mapped::new(&memory, first, len)?;
+        (0..len / 8).for_each(|word| see(map.word(word).to_ne_bytes()));
+        Ok(())
+    };
+    let (mut seen, mut tables) = (Seen::default(), false);
+    look(first, usize::try_from(last - first)? + 1, &mut |bytes| seen.add(&bytes))?;
+    look(BIOS, BIOS_SIZE, &mut |bytes| tables |= bytes == *TABLES)?;
+    Ok((seen, tables))
 }
 
 /// Physical memory, to read.

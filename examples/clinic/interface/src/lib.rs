@@ -70,6 +70,8 @@ pub enum Refusal {
     NoKey,
     /// What is sealed is of another enclave or processor, or was changed.
     Sealed,
+    /// It is of a later version of the enclave, or of the processor.
+    Later,
     /// Another chunk was expected.
     Expected(u32),
     /// The chunk was changed, or is another one than it is said to be.
@@ -93,6 +95,7 @@ impl core::fmt::Display for Refusal {
             Self::Failed(why) => f.write_str(why),
             Self::NoKey => f.write_str("there is no key of records: no client has given one"),
             Self::Sealed => f.write_str("what is sealed is of another enclave or processor, or was changed"),
+            Self::Later => f.write_str("a later version of the enclave or the processor has sealed it"),
             Self::Expected(number) => write!(f, "chunk {number} was expected"),
             Self::Forged => f.write_str("the chunk was changed, or is another one than it is said to be"),
             Self::Record { line, why } => write!(f, "line {line} of the chunk: {why}"),
