@@ -267,18 +267,19 @@ fn debian_is_a_place_to_work() {
     }
     let mut machine =
         Session::start(&mut debian(&["--overlay", &overlay, "--network", "none", "--share", &share]));
-    // the end of its input, which comes with the signal or before it, does not end it
+    // the end of its input, which comes with the signal or before it, does not end it; a shell's
+    // background jobs ignore SIGINT
     machine.say("cat /root/kept /usr/share/greeting; sh /work/quotes; echo waiting; exec sleep 1000\n");
     machine.hear("waiting");
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap(),
-        rustix::process::Signal::INT,
+        rustix::process::Signal::TERM,
     )
     .unwrap();
     let (status, said, errors) = machine.end();
     let quotes = "crw-rw-rw- root /dev/sgx_enclave\ncrw-rw---- sgx_prv /dev/sgx_provision\n\
                   srw-rw-rw- root /run/aesmd/aesm.socket\ninactive\nactive aesmd\nfailed 0\n";
-    assert_eq!((status.code(), said), (Some(130), format!("kept\nhello\n{quotes}waiting\n")), "{errors}");
+    assert_eq!((status.code(), said), (Some(143), format!("kept\nhello\n{quotes}waiting\n")), "{errors}");
     assert!(!errors.contains("did not power off"), "{errors}");
     assert_clean(Path::new(&overlay));
     let measured = enclave_image::sgxs::Enclave::read(&stream).unwrap().measure();
