@@ -120,7 +120,6 @@ struct Holder {
 const HOLD: &str = "$CHECK hold; echo held $?; $CHECK sgx1; echo again $?; echo alive";
 
 impl Holder {
-    #[cfg(not(feature = "unchecked"))]
     fn start(s: &Scratch, args: &[&str]) -> Self {
         Self::of(run(s, args, HOLD))
     }
