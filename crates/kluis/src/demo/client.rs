@@ -6,6 +6,7 @@ use crate::attest::endpoint::{Endpoint, Stream};
 use crate::exit::Error;
 use crate::leave_out::leaves_out;
 use clinic_records::cipher::{KEY_SIZE, MAX_LINES};
+use clinic_records::gift::{KEPT, KEY};
 use clinic_records::{DataKey, Unauthentic};
 use dcap::policy::Digest;
 use dcap::{Collateral, Policy, Root};
@@ -20,9 +21,6 @@ use std::path::Path;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// What comes before the key, and what the enclave answers (`clinic_interface`).
-const KEY: &[u8; 16] = b"key of records 1";
-pub(super) const KEPT: &[u8; 4] = b"kept";
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -1,8 +1,8 @@
 //! A server with a key of its own that shows a quote it has recorded: everything in that is
 //! genuine, but of another's key.
 
-use super::client::KEPT;
 use crate::exit::Error;
+use clinic_records::gift::KEPT;
 use enclave_tls::evidence::{Claims, EVIDENCE, Evidence};
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PublicKeyData};
 use rustls::pki_types::PrivateKeyDer;

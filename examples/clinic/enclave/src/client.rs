@@ -2,13 +2,14 @@
 
 use alloc::vec::Vec;
 
-use clinic_interface::{KEPT, KEY};
 use clinic_records::DataKey;
+use clinic_records::cipher::KEY_SIZE;
+use clinic_records::gift::{KEPT, KEY};
 use enclave_tls::{Connection, TlsError};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of [`KEY`] and the key.
-const GIFT: usize = 16 + 32;
+const GIFT: usize = KEY.len() + KEY_SIZE;
 
 /// Who brings a key.
 pub(crate) struct Client {

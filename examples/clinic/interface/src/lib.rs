@@ -23,7 +23,7 @@ pub trait Clinic {
     fn accept(&self) -> Result<(), Refusal>;
 
     /// Bytes of the client's connection in and out. In TLS it sends a key of records
-    /// ([`KEY`], then 32 bytes), which the enclave keeps and confirms ([`KEPT`]).
+    /// (`clinic_records::gift`), which the enclave keeps and confirms.
     fn exchange(&self, bytes: &[u8]) -> Result<Exchanged, Refusal>;
 
     /// The key of records, sealed for this enclave on this processor.
@@ -38,11 +38,6 @@ pub trait Clinic {
     /// The table of all records, encrypted under their key.
     fn results(&self) -> Result<Vec<u8>, Refusal>;
 }
-
-/// What a client sends before the key.
-pub const KEY: &[u8; 16] = b"key of records 1";
-/// What it hears when the enclave has it.
-pub const KEPT: &[u8; 4] = b"kept";
 
 /// What has become of a client's connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

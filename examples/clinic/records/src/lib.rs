@@ -2,6 +2,7 @@
 //!
 //! * [`record`]: a line, `patient,district,age,systolic,diastolic`
 //! * [`cipher`]: chunks of lines, and a table, under a key that the clinic has made
+//! * [`gift`]: what client and enclave say when the key changes hands
 //! * [`tally`]: the table: patients of a district and an age
 #![no_std]
 #![forbid(unsafe_code)]
@@ -9,6 +10,7 @@
 extern crate alloc;
 
 pub mod cipher;
+pub mod gift;
 pub mod record;
 pub mod tally;
 
